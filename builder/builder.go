@@ -1,0 +1,97 @@
+// Package builder gives a command access to an engine: it starts or joins one (package process), which runs BuildKit's
+// solver (package engine) with the embedded runtime (package runtime).
+//
+//	Connect ──> process.Connect ──> a child process: Main ──> engine.New
+//	   └──────> BuildKit client, image store
+//
+// It knows nothing of Dockerfiles: frontends are handed to Main by cmd.
+package builder
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync"
+
+	"github.com/moby/buildkit/client"
+
+	"github.com/optbuild/optbuild/builder/process"
+)
+
+// Options say which engine a command wants.
+type Options struct {
+	// Root is the state directory.
+	Root string
+	// Say is called with lines for the user while Connect waits. May be nil.
+	Say func(string)
+	// Settings of the engine, if this command is the one that starts it.
+	Settings Settings
+	// SingleID forces the single-id mode.
+	SingleID bool
+}
+
+// Settings are decided by the command that starts an engine; commands that join it get the engine as it is.
+type Settings struct {
+	// Runtime is the path of another OCI runtime than the embedded one.
+	Runtime string `json:"runtime,omitempty"`
+	// Debug makes the engine's log verbose.
+	Debug bool `json:"debug,omitempty"`
+}
+
+// Conn is a command's connection to its engine. Close it.
+type Conn struct {
+	*process.Conn
+	Dir    process.Dir
+	Client *client.Client
+}
+
+// Connect joins or starts the engine of a state directory.
+func Connect(ctx context.Context, o Options) (*Conn, error) {
+	d, err := process.OpenDir(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	pc, err := process.Connect(ctx, d, process.Options{Build: BuildID(), Settings: o.Settings, Say: o.Say, SingleID: o.SingleID})
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(ctx, "unix:///optbuild", client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		return pc.Dial(ctx, process.ServiceBuildKit)
+	}))
+	if err != nil {
+		pc.Close()
+		return nil, fmt.Errorf("create client: %w", err)
+	}
+	return &Conn{Conn: pc, Dir: d, Client: c}, nil
+}
+
+// Close gives up the connection; when no other command uses the engine, it returns after the engine has ended.
+func (c *Conn) Close() error {
+	err := c.Client.Close()
+	if herr := c.Conn.Close(); err == nil {
+		err = herr
+	}
+	return err
+}
+
+// buildID is set at link time to a digest of the sources that the binary was built from.
+var buildID string
+
+// BuildID identifies this binary: commands join only engines of the same build.
+var BuildID = sync.OnceValue(func() string {
+	if buildID != "" {
+		return buildID
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	id := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" || s.Key == "vcs.modified" {
+			id += " " + s.Value
+		}
+	}
+	return id
+})

@@ -1,0 +1,263 @@
+// Package engine wires BuildKit's solver, one OCI worker and its frontends together inside the calling process.
+//
+// What comes in is an [Options] value; what goes out is an [Engine] whose [Engine.Register] puts BuildKit's control API
+// (and with it sessions, the gateway and the content store) on a gRPC server. It is the same composition that buildkitd
+// makes, from the same public packages, less what a build that lives for seconds has no use for: no certificate authority
+// for the proxy network until a build asks for one, no `git version` at each start, no synchronous disk writes for
+// databases that are disposable.
+//
+// This is the only package that imports BuildKit's engine packages (worker, solver, control, executor), so that an upgrade
+// of BuildKit is this folder's work. It knows nothing of processes, namespaces, locks or sockets: that is package process.
+//
+// Where it is weak: the worker's databases are opened without fsync. After a crash of the machine (not of the process)
+// they can be damaged; package process decides from the boot id whether to throw them away.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/moby/buildkit/cache/remotecache"
+	"github.com/moby/buildkit/cache/remotecache/gha"
+	"github.com/moby/buildkit/cache/remotecache/gha/ghatypes"
+	inlineremotecache "github.com/moby/buildkit/cache/remotecache/inline"
+	localremotecache "github.com/moby/buildkit/cache/remotecache/local"
+	registryremotecache "github.com/moby/buildkit/cache/remotecache/registry"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/cmd/buildkitd/config"
+	"github.com/moby/buildkit/control"
+	"github.com/moby/buildkit/executor/oci"
+	bkfrontend "github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/frontend/gateway"
+	gwclient "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/frontend/gateway/forwarder"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/bboltcachestorage"
+	"github.com/moby/buildkit/util/db/boltutil"
+	"github.com/moby/buildkit/worker"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc"
+)
+
+// Namespace is the containerd namespace of every image, lease and blob in the engine's databases.
+const Namespace = "buildkit"
+
+// Options says what one engine is made of. Root, Runtime and Frontends are required.
+type Options struct {
+	// Root is the absolute directory of the engine's databases and snapshots. The caller holds a lock on it.
+	Root string
+	// Runtime is the absolute path of the OCI runtime (runc).
+	Runtime string
+	// Frontends maps names ("dockerfile.v0") to build functions that run in this process. "gateway.v0" is always there.
+	Frontends map[string]gwclient.BuildFunc
+	// Hosts resolves registries. Nil means plain https, and http for loopback.
+	Hosts docker.RegistryHosts
+
+	// Rootless says that the process is root only inside a user namespace.
+	Rootless bool
+	// NoProcessSandbox runs steps in the engine's own pid namespace, for places where a fresh /proc can't be mounted.
+	NoProcessSandbox bool
+	// CgroupParent is the parent of the cgroups of steps. Empty: the runtime's default.
+	CgroupParent string
+	// Network is how steps reach the network. Mode "" or "auto" means CNI if it is configured, else the host's.
+	Network config.NetworkConfig
+	// DNS overrides the host's resolv.conf.
+	DNS *config.DNSConfig
+	// Snapshotter is "", "auto", "overlayfs", "fuse-overlayfs" or "native".
+	Snapshotter string
+	// Platforms are the platforms that the worker offers first; nil means the host's own.
+	Platforms []ocispecs.Platform
+	// Labels are added to the worker's.
+	Labels map[string]string
+	// AppArmorProfile and SELinux are passed on to the runtime.
+	AppArmorProfile string
+	SELinux         bool
+	// MaxParallelism bounds the steps that run at once; 0 means no bound.
+	MaxParallelism int
+	// CDISpecDirs lists directories with CDI specifications; nil disables CDI.
+	CDISpecDirs []string
+
+	// Entitlements that a build may ask for: "network.host", "security.insecure", "device".
+	Entitlements []string
+	// GCPolicy is applied by BuildKit a second after each solve; nil leaves collection to the caller.
+	GCPolicy []client.PruneInfo
+	// KeepImages gives exports of type "image" a local image store.
+	KeepImages bool
+	// History bounds the build records. Nil: BuildKit's default. MaxEntries 0 switches recording off.
+	History *config.HistoryConfig
+	// GatewayRepositories restricts the images of external frontends; empty allows all.
+	GatewayRepositories []string
+	// ProxyNetwork makes every build use the proxy network.
+	ProxyNetwork bool
+	// ProvenanceEnv is added to provenance statements.
+	ProvenanceEnv map[string]any
+	// GHA configures the GitHub Actions cache.
+	GHA *ghatypes.CacheConfig
+	// TraceCollector receives spans, TraceSocket offers them to steps; both may be zero.
+	TraceCollector sdktrace.SpanExporter
+	TraceSocket    string
+	// Meter may be nil.
+	Meter metric.MeterProvider
+	// Stop is closed when the process is asked to end. May be nil.
+	Stop <-chan struct{}
+}
+
+// Engine is BuildKit's solver with one worker. Its methods may be called concurrently.
+type Engine struct {
+	controller *control.Controller
+	worker     *worker.Controller
+	parts      *parts
+}
+
+// New opens (or creates) the databases below o.Root and returns an engine on them. A damaged database is an error that
+// wraps [ErrDamaged]: the caller decides whether to reset the directory.
+func New(ctx context.Context, o Options) (*Engine, error) {
+	sessions, err := session.NewManager()
+	if err != nil {
+		return nil, fmt.Errorf("create session manager: %w", err)
+	}
+	if o.Hosts == nil {
+		o.Hosts = docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchLocalhost))
+	}
+	if o.Meter == nil {
+		o.Meter = metricnoop.NewMeterProvider()
+	}
+	p, err := newParts(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	w, err := p.newWorker(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	workers := &worker.Controller{}
+	if err := workers.Add(w); err != nil {
+		return nil, err
+	}
+
+	frontends := map[string]bkfrontend.Frontend{}
+	for name, build := range o.Frontends {
+		frontends[name] = forwarder.NewGatewayForwarder(workers.Infos(), build)
+	}
+	if frontends["gateway.v0"], err = gateway.NewGatewayFrontend(workers.Infos(), o.GatewayRepositories); err != nil {
+		return nil, fmt.Errorf("create gateway frontend: %w", err)
+	}
+
+	cacheStore, err := bboltcachestorage.NewStore(filepath.Join(o.Root, "cache.db"))
+	if err != nil {
+		return nil, fmt.Errorf("%w: open cache.db: %w", ErrDamaged, err)
+	}
+	historyDB, err := boltutil.SafeOpen(filepath.Join(o.Root, "history.db"), 0o600, boltOptions())
+	if err != nil {
+		return nil, fmt.Errorf("%w: open history.db: %w", ErrDamaged, err)
+	}
+
+	c, err := control.NewController(control.Opt{
+		SessionManager:   sessions,
+		WorkerController: workers,
+		Frontends:        frontends,
+		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
+			"registry": registryremotecache.ResolveCacheExporterFunc(sessions, o.Hosts),
+			"local":    localremotecache.ResolveCacheExporterFunc(sessions),
+			"inline":   inlineremotecache.ResolveCacheExporterFunc(),
+			"gha":      gha.ResolveCacheExporterFunc(o.GHA, nil),
+		},
+		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
+			"registry": registryremotecache.ResolveCacheImporterFunc(sessions, w.ContentStore(), o.Hosts),
+			"local":    localremotecache.ResolveCacheImporterFunc(sessions),
+			"gha":      gha.ResolveCacheImporterFunc(o.GHA, nil),
+		},
+		CacheManager:   solver.NewCacheManager(ctx, "local", cacheStore, worker.NewCacheResultStorage(workers)),
+		Entitlements:   o.Entitlements,
+		TraceCollector: o.TraceCollector,
+		MeterProvider:  o.Meter,
+		HistoryDB:      historyDB,
+		CacheStore:     cacheStore,
+		LeaseManager:   w.LeaseManager(),
+		ContentStore:   w.ContentStore(),
+		HistoryConfig:  o.History,
+		ProxyNetwork:   o.ProxyNetwork,
+		GarbageCollect: w.GarbageCollect,
+		GracefulStop:   o.Stop,
+		ProvenanceEnv:  o.ProvenanceEnv,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create controller: %w", err)
+	}
+	return &Engine{controller: c, worker: workers, parts: p}, nil
+}
+
+// Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).
+func (e *Engine) Register(s *grpc.Server) { e.controller.Register(s) }
+
+// Images returns the local image store, nil without Options.KeepImages.
+func (e *Engine) Images() images.Store { return e.parts.images }
+
+// Prune removes cache records by the given rules and returns how many bytes their sizes sum to. It ends early, without an
+// error, when ctx does.
+func (e *Engine) Prune(ctx context.Context, rules ...client.PruneInfo) (int64, error) {
+	w, err := e.worker.GetDefault()
+	if err != nil {
+		return 0, err
+	}
+	ch := make(chan client.UsageInfo)
+	sum := make(chan int64)
+	go func() {
+		var n int64
+		for u := range ch {
+			n += u.Size
+		}
+		sum <- n
+	}()
+	err = w.Prune(ctx, ch, rules...)
+	close(ch)
+	n := <-sum
+	if err != nil && ctx.Err() != nil {
+		err = nil
+	}
+	return n, err
+}
+
+// Close closes the databases. No request may be under way.
+func (e *Engine) Close() error {
+	return errors.Join(e.controller.Close(), e.parts.Close())
+}
+
+// ErrDamaged is wrapped by errors that a reset of the state directory would cure.
+var ErrDamaged = errors.New("the cache's database is damaged")
+
+func boltOptions() *bolt.Options {
+	return &bolt.Options{NoSync: true, FreelistType: bolt.FreelistMapType}
+}
+
+func processMode(o Options) oci.ProcessMode {
+	if o.NoProcessSandbox {
+		return oci.NoProcessSandbox
+	}
+	return oci.ProcessSandbox
+}
+
+// withoutGit runs f with a PATH in which BuildKit's worker finds no git: it would run `git version` at each start only in
+// order to know whether the git source can be registered, which newWorker does by itself.
+func withoutGit(f func() error) error {
+	path, had := os.LookupEnv("PATH")
+	os.Setenv("PATH", "/nonexistent")
+	defer func() {
+		if had {
+			os.Setenv("PATH", path)
+		} else {
+			os.Unsetenv("PATH")
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,33 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+)
+
+// namespacedImages puts [Namespace] on each call: BuildKit's exporters and sources call the image store without one.
+type namespacedImages struct{ images.Store }
+
+func within(ctx context.Context) context.Context { return namespaces.WithNamespace(ctx, Namespace) }
+
+func (s namespacedImages) Get(ctx context.Context, name string) (images.Image, error) {
+	return s.Store.Get(within(ctx), name)
+}
+
+func (s namespacedImages) List(ctx context.Context, filters ...string) ([]images.Image, error) {
+	return s.Store.List(within(ctx), filters...)
+}
+
+func (s namespacedImages) Create(ctx context.Context, image images.Image) (images.Image, error) {
+	return s.Store.Create(within(ctx), image)
+}
+
+func (s namespacedImages) Update(ctx context.Context, image images.Image, fields ...string) (images.Image, error) {
+	return s.Store.Update(within(ctx), image, fields...)
+}
+
+func (s namespacedImages) Delete(ctx context.Context, name string, opts ...images.DeleteOpt) error {
+	return s.Store.Delete(within(ctx), name, opts...)
+}

@@ -1,0 +1,96 @@
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/moby/buildkit/cmd/buildkitd/config"
+	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+
+	"github.com/optbuild/optbuild/builder/engine"
+	"github.com/optbuild/optbuild/builder/process"
+	"github.com/optbuild/optbuild/builder/runtime"
+)
+
+// Main runs the engine's process, if this is one, and does not return then. cmd calls it first of all.
+func Main(frontends map[string]client.BuildFunc) {
+	if !process.IsChild() {
+		return
+	}
+	process.RunChild(func(ctx context.Context, e *process.Engine) (process.Served, error) {
+		return serve(ctx, e, frontends)
+	})
+}
+
+func serve(ctx context.Context, e *process.Engine, frontends map[string]client.BuildFunc) (process.Served, error) {
+	var s Settings
+	if err := json.Unmarshal(e.Settings, &s); err != nil {
+		return process.Served{}, fmt.Errorf("read settings: %w", err)
+	}
+	logrus.SetLevel(logrus.WarnLevel)
+	if s.Debug {
+		logrus.SetLevel(logrus.DebugLevel)
+	}
+	logrus.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true})
+
+	o, err := engineOptions(e, s)
+	if err != nil {
+		return process.Served{}, err
+	}
+	o.Frontends = frontends
+	eng, err := engine.New(ctx, o)
+	if err != nil {
+		return process.Served{}, err
+	}
+	server := newServer()
+	eng.Register(server)
+	go server.Serve(e.Listener(process.ServiceBuildKit))
+	return process.Served{}, nil
+}
+
+func engineOptions(e *process.Engine, s Settings) (engine.Options, error) {
+	runc := s.Runtime
+	if runc == "" {
+		var err error
+		if runc, err = runtime.Extract(filepath.Join(e.Dir.Path(), "bin")); err != nil {
+			return engine.Options{}, err
+		}
+	}
+	none := int64(0)
+	o := engine.Options{
+		Root:             e.Dir.Cache(),
+		Runtime:          runc,
+		Rootless:         e.Shape.Rootless(),
+		NoProcessSandbox: e.Shape.NoPIDNamespace,
+		KeepImages:       true,
+		Entitlements:     []string{"network.host", "security.insecure", "device"},
+		History:          &config.HistoryConfig{MaxEntries: &none},
+		Stop:             e.Stop,
+	}
+	if !o.Rootless {
+		o.CgroupParent = e.Dir.CgroupParent()
+		o.Network.CNIConfigPath = "/etc/buildkit/cni.json"
+		o.Network.CNIBinaryPath = "/opt/cni/bin"
+	}
+	if os.Getenv("BUILDKIT_SNAPSHOTTER") != "" {
+		o.Snapshotter = os.Getenv("BUILDKIT_SNAPSHOTTER")
+	}
+	return o, nil
+}
+
+// newServer returns a gRPC server that carries BuildKit's typed errors.
+func newServer() *grpc.Server {
+	return grpc.NewServer(
+		grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor),
+		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
+		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
+	)
+}

@@ -1,0 +1,198 @@
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/moby/sys/user"
+	"github.com/moby/sys/userns"
+	"golang.org/x/sys/unix"
+)
+
+// Kind is how the engine comes to be root.
+type Kind string
+
+const (
+	// HostRoot: the command is root and has CAP_SYS_ADMIN. No user namespace.
+	HostRoot Kind = "root"
+	// InsideRoot: the same, inside a user namespace that somebody else made (rootlesskit, a rootless container).
+	InsideRoot Kind = "root in a user namespace"
+	// WeakRoot: root without CAP_SYS_ADMIN, as in a container with default privileges. A user namespace with the same ids.
+	WeakRoot Kind = "root without CAP_SYS_ADMIN"
+	// SubIDs: an ordinary user with subordinate ids. A user namespace that newuidmap and newgidmap fill.
+	SubIDs Kind = "subordinate ids"
+	// SingleID: an ordinary user without. A user namespace with one user and one group.
+	SingleID Kind = "single id"
+)
+
+// Shape is the kind of namespaces that an engine gets.
+type Shape struct {
+	Kind Kind `json:"kind"`
+	// NoPIDNamespace is set where a fresh /proc can't be mounted.
+	NoPIDNamespace bool `json:"noPIDNamespace,omitempty"`
+	// UIDs and GIDs are the mappings of the user namespace, for the kinds that make one.
+	UIDs []syscall.SysProcIDMap `json:"uids,omitempty"`
+	GIDs []syscall.SysProcIDMap `json:"gids,omitempty"`
+	// Why says why a better kind was passed over.
+	Why string `json:"why,omitempty"`
+}
+
+// Rootless reports whether the engine is not root of the host's user namespace.
+func (s Shape) Rootless() bool { return s.Kind != HostRoot }
+
+func (s Shape) notices() []string {
+	if s.Kind != SingleID {
+		return nil
+	}
+	return []string{"single-id mode (" + s.Why + "): every file that a step makes or COPY --chown names belongs to root in the image, USER changes nothing; see `optbuild doctor`"}
+}
+
+func (s Shape) attr() *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS}
+	if !s.NoPIDNamespace {
+		a.Cloneflags |= unix.CLONE_NEWPID
+	}
+	switch s.Kind {
+	case HostRoot, InsideRoot:
+	case SubIDs: // the starter has the mappings written while the child waits
+		a.Cloneflags |= unix.CLONE_NEWUSER
+	default:
+		a.Cloneflags |= unix.CLONE_NEWUSER
+		a.UidMappings, a.GidMappings = s.UIDs, s.GIDs
+		a.GidMappingsEnableSetgroups = s.Kind == WeakRoot
+	}
+	return a
+}
+
+// shapesHere returns the shapes that this process could give an engine, best first.
+func shapesHere(single bool) ([]Shape, error) {
+	uid, gid := os.Geteuid(), os.Getegid()
+	if uid == 0 && !single {
+		switch admin, err := hasCapability(unix.CAP_SYS_ADMIN); {
+		case err != nil:
+			return nil, err
+		case admin && userns.RunningInUserNS():
+			return []Shape{{Kind: InsideRoot}}, nil
+		case admin:
+			return []Shape{{Kind: HostRoot}}, nil
+		}
+		s := Shape{Kind: WeakRoot}
+		var err error
+		if s.UIDs, err = ownIDs("/proc/self/uid_map"); err != nil {
+			return nil, err
+		}
+		if s.GIDs, err = ownIDs("/proc/self/gid_map"); err != nil {
+			return nil, err
+		}
+		return []Shape{s, singleShape(0, 0, "root here may not map ids")}, nil
+	}
+	if single {
+		return []Shape{singleShape(uid, gid, "asked for")}, nil
+	}
+	s, err := subIDShape(uid, gid)
+	if err != nil {
+		return []Shape{singleShape(uid, gid, err.Error())}, nil
+	}
+	return []Shape{s, singleShape(uid, gid, "newuidmap did not work")}, nil
+}
+
+func singleShape(uid, gid int, why string) Shape {
+	return Shape{
+		Kind: SingleID, Why: why,
+		UIDs: []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}},
+		GIDs: []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}},
+	}
+}
+
+// Why subordinate ids can't be used; the texts are shown to the user.
+var (
+	errNoNewPrivs = errors.New("no_new_privs is set, so newuidmap can't gain privileges")
+	errNoNewUIDs  = errors.New("newuidmap or newgidmap is not installed")
+)
+
+// subIDShape returns the mapping root -> the user, 1 and up -> the user's subordinate ids.
+func subIDShape(uid, gid int) (Shape, error) {
+	if nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err == nil && nnp == 1 {
+		return Shape{}, errNoNewPrivs
+	}
+	for _, tool := range []string{"newuidmap", "newgidmap"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return Shape{}, errNoNewUIDs
+		}
+	}
+	subuids, err := user.CurrentUserSubUIDs()
+	if err != nil || len(subuids) == 0 {
+		return Shape{}, fmt.Errorf("no entry for this user in /etc/subuid")
+	}
+	subgids, err := user.CurrentUserSubGIDs()
+	if err != nil || len(subgids) == 0 {
+		return Shape{}, fmt.Errorf("no entry for this user in /etc/subgid")
+	}
+	return Shape{Kind: SubIDs, UIDs: withSubIDs(uid, subuids), GIDs: withSubIDs(gid, subgids)}, nil
+}
+
+func withSubIDs(id int, sub []user.SubID) []syscall.SysProcIDMap {
+	m := []syscall.SysProcIDMap{{ContainerID: 0, HostID: id, Size: 1}}
+	next := 1
+	for _, s := range sub {
+		m = append(m, syscall.SysProcIDMap{ContainerID: next, HostID: int(s.SubID), Size: int(s.Count)})
+		next += int(s.Count)
+	}
+	return m
+}
+
+// writeMappings fills the user namespace of the process with the setuid helpers.
+func writeMappings(pid int, s Shape) error {
+	for _, h := range []struct {
+		tool string
+		ids  []syscall.SysProcIDMap
+	}{{"newuidmap", s.UIDs}, {"newgidmap", s.GIDs}} {
+		args := []string{strconv.Itoa(pid)}
+		for _, m := range h.ids {
+			args = append(args, strconv.Itoa(m.ContainerID), strconv.Itoa(m.HostID), strconv.Itoa(m.Size))
+		}
+		if out, err := exec.Command(h.tool, args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", h.tool, err, bytes.TrimSpace(out))
+		}
+	}
+	return nil
+}
+
+// ownIDs maps all ids that exist in this user namespace to themselves.
+func ownIDs(file string) ([]syscall.SysProcIDMap, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var m []syscall.SysProcIDMap
+	for line := range strings.Lines(string(b)) {
+		var inside, outside, size int
+		if _, err := fmt.Sscan(line, &inside, &outside, &size); err != nil {
+			return nil, fmt.Errorf("read %s: %w", file, err)
+		}
+		m = append(m, syscall.SysProcIDMap{ContainerID: inside, HostID: inside, Size: size})
+	}
+	return m, nil
+}
+
+func hasCapability(bit int) (bool, error) {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false, err
+	}
+	sc := bufio.NewScanner(bytes.NewReader(b))
+	for sc.Scan() {
+		if v, ok := strings.CutPrefix(sc.Text(), "CapEff:"); ok {
+			set, err := strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+			return set&(1<<bit) != 0, err
+		}
+	}
+	return false, errors.New("/proc/self/status has no line CapEff")
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/optbuild/optbuild/builder"
+)
+
+// commands lists the subcommands in the order in which the help shows them.
+func commands() []*cli.Command {
+	return []*cli.Command{
+		versionCommand(),
+	}
+}
+
+func newApp() *cli.App {
+	app := &cli.App{
+		Name:                 "optbuild",
+		Usage:                "build container images without a daemon",
+		HideVersion:          true,
+		EnableBashCompletion: true,
+		// docker's flags take values with commas in them.
+		DisableSliceFlagSeparator: true,
+		Flags:                     globalFlags(),
+		Commands:                  commands(),
+		Writer:                    os.Stdout,
+		ErrWriter:                 os.Stderr,
+		ExitErrHandler:            func(*cli.Context, error) {}, // main decides on the exit code
+		OnUsageError:              usageError,
+		CommandNotFound: func(c *cli.Context, name string) {
+			fatal(usagef("unknown command %q (see `optbuild --help`)", name))
+		},
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = usageError
+	}
+	return app
+}
+
+func usageError(c *cli.Context, err error, _ bool) error { return &usageErr{err} }
+
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "root", EnvVars: []string{"OPTBUILD_ROOT"}, Usage: "state directory (default: optbuild below XDG_DATA_HOME)"},
+		&cli.BoolFlag{Name: "debug", Aliases: []string{"D"}, EnvVars: []string{"OPTBUILD_DEBUG_LOG"}, Usage: "verbose log, in the state directory's engine.log"},
+		&cli.StringFlag{Name: "oci-runtime", EnvVars: []string{"OPTBUILD_OCI_RUNTIME"}, Usage: "another OCI runtime than the embedded runc"},
+		&cli.BoolFlag{Name: "single-id", EnvVars: []string{"OPTBUILD_SINGLE_ID"}, Usage: "use a user namespace with one id even where there are subordinate ids", Hidden: true},
+	}
+}
+
+// stateDir is the state directory that the user chose, or the default below XDG_DATA_HOME.
+func stateDir(c *cli.Context) (string, error) {
+	if dir := c.String("root"); dir != "" {
+		return dir, nil
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "optbuild"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find the state directory: %w (name one with --root or OPTBUILD_ROOT)", err)
+	}
+	return filepath.Join(home, ".local", "share", "optbuild"), nil
+}
+
+// connect joins or starts the engine that the global flags name.
+func connect(c *cli.Context) (*builder.Conn, error) {
+	root, err := stateDir(c)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := builder.Connect(c.Context, builder.Options{
+		Root:     root,
+		Say:      warn,
+		SingleID: c.Bool("single-id"),
+		Settings: builder.Settings{Runtime: c.String("oci-runtime"), Debug: c.Bool("debug")},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range conn.Notices {
+		warn(n)
+	}
+	return conn, nil
+}

@@ -1,0 +1,22 @@
+// Command optbuild builds container images from Dockerfiles, without a daemon.
+//
+// This package is the command line: flags, terminal, exit codes. It sees both halves of optbuild, the compiler (package
+// frontend) and the engine (package builder), and joins them at BuildKit's gateway interface.
+package main
+
+import (
+	"context"
+	"os"
+
+	gwclient "github.com/moby/buildkit/frontend/gateway/client"
+
+	"github.com/optbuild/optbuild/builder"
+	"github.com/optbuild/optbuild/frontend"
+)
+
+func main() {
+	builder.Main(map[string]gwclient.BuildFunc{frontend.Name: frontend.Build}) // returns unless this process is an engine
+	ctx, interrupted := withSignals(context.Background())
+	err := newApp().RunContext(ctx, normaliseArgs(os.Args))
+	os.Exit(finish(err, interrupted()))
+}

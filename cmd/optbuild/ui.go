@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/optbuild/optbuild/builder/process"
+)
+
+// This file owns the terminal: everything that is not a command's result goes through it to stderr.
+
+// Exit codes.
+const (
+	exitFailed      = 1   // the build, or whatever was asked for, failed
+	exitUsage       = 2   // the command was wrong
+	exitInterrupted = 130 // Ctrl-C
+	exitTerminated  = 143 // SIGTERM
+)
+
+// usageErr is an error of the command line.
+type usageErr struct{ error }
+
+func (e *usageErr) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return &usageErr{fmt.Errorf(format, args...)} }
+
+// hinted is an error with a line that says what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e *hinted) Unwrap() error { return e.error }
+
+// withHint adds a remedy to an error; the hint may have several lines.
+func withHint(err error, format string, args ...any) error {
+	return &hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// hintFor finds the remedy for an error: the one that it carries, or the one that its package knows.
+func hintFor(err error) string {
+	var h *hinted
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	return process.Remedy(err)
+}
+
+func warn(line string) { fmt.Fprintln(os.Stderr, "optbuild: "+line) }
+
+// report prints an error and its remedy.
+func report(err error) {
+	fmt.Fprintln(os.Stderr, "optbuild: error: "+err.Error())
+	if hint := hintFor(err); hint != "" {
+		fmt.Fprintln(os.Stderr, "hint: "+strings.ReplaceAll(hint, "\n", "\n      "))
+	}
+}
+
+func fatal(err error) { os.Exit(finish(err, nil)) }
+
+// finish reports the error of a command, if any, and returns the process's exit code.
+func finish(err error, sig os.Signal) int {
+	switch {
+	case err == nil && sig == nil:
+		return 0
+	case sig == syscall.SIGTERM:
+		warn("terminated")
+		return exitTerminated
+	case sig != nil:
+		warn("interrupted")
+		return exitInterrupted
+	}
+	report(err)
+	var u *usageErr
+	if errors.As(err, &u) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// withSignals returns a context that ends with the first SIGINT or SIGTERM, and a function that tells which it was (nil if
+// none came). A second signal ends the process at once.
+func withSignals(ctx context.Context) (context.Context, func() os.Signal) {
+	ctx, cancel := context.WithCancel(ctx)
+	ch := make(chan os.Signal, 2)
+	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
+	var mu sync.Mutex
+	var got os.Signal
+	go func() {
+		for s := range ch {
+			mu.Lock()
+			second := got != nil
+			if !second {
+				got = s
+			}
+			mu.Unlock()
+			if second {
+				os.Exit(finish(nil, s))
+			}
+			cancel()
+		}
+	}()
+	return ctx, func() os.Signal {
+		mu.Lock()
+		defer mu.Unlock()
+		return got
+	}
+}

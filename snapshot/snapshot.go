@@ -1,0 +1,64 @@
+// Package snapshot chooses and wraps the containerd snapshotter that holds the file systems of a build.
+//
+// What comes in is a directory; what goes out is a constructor of a containerd snapshotter for it. The package knows
+// nothing of BuildKit or of the other packages of optbuild.
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/plugins/snapshots/native"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	fuseoverlayfs "github.com/containerd/fuse-overlayfs-snapshotter/v2"
+)
+
+// Choice is a snapshotter that works in the directory it was chosen for.
+type Choice struct {
+	// Name is containerd's name of it: "overlayfs", "fuse-overlayfs" or "native".
+	Name string
+	// New opens it on a directory, which it creates.
+	New func(root string) (snapshots.Snapshotter, error)
+	// Slow says why a better one was passed over; empty when it is the best there is.
+	Slow string
+}
+
+// Choose returns the named snapshotter, or for "" and "auto" the first of overlayfs, fuse-overlayfs and native that works
+// in dir. dir must exist.
+func Choose(dir, name string) (Choice, error) {
+	switch name {
+	case "", "auto":
+		return choose(dir), nil
+	case "overlayfs":
+		return Choice{Name: name, New: newOverlay}, nil
+	case "fuse-overlayfs":
+		return Choice{Name: name, New: newFuseOverlay}, nil
+	case "native":
+		return Choice{Name: name, New: native.NewSnapshotter}, nil
+	default:
+		return Choice{}, fmt.Errorf("unknown snapshotter %q (auto, overlayfs, fuse-overlayfs or native)", name)
+	}
+}
+
+func choose(dir string) Choice {
+	errOverlay := overlayutils.Supported(dir)
+	if errOverlay == nil {
+		return Choice{Name: "overlayfs", New: newOverlay}
+	}
+	errFuse := fuseoverlayfs.Supported(dir)
+	if errFuse == nil {
+		return Choice{Name: "fuse-overlayfs", New: newFuseOverlay, Slow: errOverlay.Error()}
+	}
+	return Choice{Name: "native", New: native.NewSnapshotter, Slow: errors.Join(errOverlay, errFuse).Error()}
+}
+
+// Removal is asynchronous, as in buildkitd: directories of removed snapshots are deleted by the snapshotter's Cleanup.
+func newOverlay(root string) (snapshots.Snapshotter, error) {
+	return overlay.NewSnapshotter(root, overlay.AsynchronousRemove)
+}
+
+func newFuseOverlay(root string) (snapshots.Snapshotter, error) {
+	return fuseoverlayfs.NewSnapshotter(root)
+}
