@@ -13,6 +13,7 @@ import (
 // commands lists the subcommands in the order in which the help shows them.
 func commands() []*cli.Command {
 	return []*cli.Command{
+		buildCommand(),
 		versionCommand(),
 	}
 }

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/containerd/console"
+	"github.com/docker/cli/cli/config"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	gwclient "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session/auth/authprovider"
+	"github.com/moby/buildkit/util/progress/progressui"
+	"github.com/urfave/cli/v2"
+
+	"github.com/optbuild/optbuild/builder"
+	"github.com/optbuild/optbuild/builder/process"
+	"github.com/optbuild/optbuild/builder/request"
+	"github.com/optbuild/optbuild/frontend"
+)
+
+func buildCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "build",
+		Aliases:   []string{"b"},
+		Usage:     "build an image from a Dockerfile",
+		ArgsUsage: "PATH | URL | -",
+		Flags:     append(buildFlags(), ignoredFlags()...),
+		Action:    runBuild,
+	}
+}
+
+func runBuild(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return usagef("build takes one argument, the context: a directory, a URL, or - for standard input (got %d)", c.NArg())
+	}
+	b, err := newBuild(c)
+	if err != nil {
+		return err
+	}
+	defer b.solve.Discard()
+	for _, w := range slices.Concat(ignoredWarnings(c), b.solve.Warnings) {
+		warn(w)
+	}
+	conn, err := connect(c)
+	if err != nil {
+		return err
+	}
+	resp, err := b.run(c.Context, conn)
+	if cerr := conn.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	if err := b.solve.Commit(); err != nil {
+		return err
+	}
+	return b.deliver(c, resp)
+}
+
+// build is one run of the command.
+type build struct {
+	solve   *request.Solve
+	mode    progressui.DisplayMode
+	quiet   bool
+	iidFile string
+	metaTo  string
+}
+
+func newBuild(c *cli.Context) (*build, error) {
+	b := &build{quiet: c.Bool("quiet"), iidFile: c.String("iidfile"), metaTo: c.String("metadata-file")}
+	var err error
+	if b.mode, err = displayMode(c); err != nil {
+		return nil, err
+	}
+	if b.iidFile != "" { // a failed build must not leave the id of an older one
+		if err := os.Remove(b.iidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("remove old image id file: %w", err)
+		}
+	}
+	docker := config.LoadDefaultConfigFile(os.Stderr)
+	proxies := map[string]string{}
+	for k, v := range docker.ParseProxyConfig("", nil) {
+		if v != nil {
+			proxies[k] = *v
+		}
+	}
+	r := requestFrom(c)
+	r.Proxies = proxies
+	if b.solve, err = request.New(r, frontend.Name); err != nil {
+		return nil, buildInputError(err)
+	}
+	b.solve.Session = append(b.solve.Session, authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
+		AuthConfigProvider: authprovider.LoadAuthConfig(docker),
+	}))
+	return b, nil
+}
+
+// buildInputError makes wrong flags usage errors and adds the hints of input errors.
+func buildInputError(err error) error {
+	var fe *request.FlagError
+	var ie *request.InputError
+	switch {
+	case errors.As(err, &fe):
+		return &usageErr{err}
+	case errors.As(err, &ie) && ie.Hint != "":
+		return withHint(err, "%s", ie.Hint)
+	}
+	return err
+}
+
+// run solves and shows the progress. It returns when the build has ended or the engine is lost.
+func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveResponse, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	lost := conn.Lost()
+	go func() {
+		select {
+		case <-lost:
+			cancel(&process.EngineError{Message: "the engine ended unexpectedly", Log: conn.Dir.Log()})
+		case <-ctx.Done():
+		}
+	}()
+	show, err := newDisplay(b.mode)
+	if err != nil {
+		return nil, err
+	}
+	var resp *client.SolveResponse
+	if b.solve.Call != nil {
+		resp, err = b.call(ctx, conn, show.statuses())
+	} else {
+		resp, err = conn.Client.Solve(ctx, nil, b.solve.SolveOpt, show.statuses())
+	}
+	show.wait()
+	var gone *process.EngineError
+	if cause := context.Cause(ctx); err != nil && errors.As(cause, &gone) {
+		return nil, cause
+	}
+	return resp, err
+}
+
+// call asks the frontend a question; its answer is metadata of the result, which only a gateway client is shown.
+func (b *build) call(ctx context.Context, conn *builder.Conn, ch chan *client.SolveStatus) (*client.SolveResponse, error) {
+	opt := b.solve.SolveOpt
+	name, attrs := opt.Frontend, opt.FrontendAttrs
+	opt.Frontend = ""
+	answer := map[string]string{}
+	_, err := conn.Client.Build(ctx, opt, "optbuild", func(ctx context.Context, c gwclient.Client) (*gwclient.Result, error) {
+		res, err := c.Solve(ctx, gwclient.SolveRequest{Frontend: name, FrontendOpt: attrs})
+		if err != nil {
+			return nil, err
+		}
+		for k, v := range res.Metadata {
+			answer[k] = string(v)
+		}
+		return res, nil
+	}, ch)
+	return &client.SolveResponse{ExporterResponse: answer}, err
+}
+
+// deliver writes what a finished build gives to files and to stdout.
+func (b *build) deliver(c *cli.Context, resp *client.SolveResponse) error {
+	id := imageID(resp.ExporterResponse)
+	if b.iidFile != "" {
+		if err := process.WriteFile(b.iidFile, []byte(id), 0o644); err != nil {
+			return fmt.Errorf("write image id: %w", err)
+		}
+	}
+	if b.metaTo != "" {
+		meta, err := json.MarshalIndent(metadata(resp.ExporterResponse), "", "  ")
+		if err == nil {
+			err = process.WriteFile(b.metaTo, append(meta, '\n'), 0o644)
+		}
+		if err != nil {
+			return fmt.Errorf("write metadata: %w", err)
+		}
+	}
+	if b.solve.Call != nil {
+		return printCall(c.App.Writer, b.solve, resp.ExporterResponse)
+	}
+	if b.quiet && id != "" {
+		fmt.Fprintln(c.App.Writer, id)
+	}
+	return nil
+}
+
+// imageID is what docker calls the image id: the digest of the configuration, or the manifest's when there is none.
+func imageID(resp map[string]string) string {
+	if id := resp[exptypes.ExporterImageConfigDigestKey]; id != "" {
+		return id
+	}
+	return resp[exptypes.ExporterImageDigestKey]
+}
+
+func displayMode(c *cli.Context) (progressui.DisplayMode, error) {
+	if c.Bool("quiet") {
+		return progressui.QuietMode, nil
+	}
+	mode := progressui.DisplayMode(c.String("progress"))
+	if mode == "none" {
+		mode = progressui.QuietMode
+	}
+	switch mode {
+	case progressui.AutoMode, "":
+		return progressui.AutoMode, nil
+	case progressui.TtyMode, progressui.PlainMode, progressui.RawJSONMode, progressui.QuietMode:
+		return mode, nil
+	}
+	return "", usagef("--progress %s: is not auto, tty, plain, rawjson, quiet or none", mode)
+}
+
+func stdoutIsTerminal() bool {
+	_, err := console.ConsoleFromFile(os.Stdout)
+	return err == nil
+}
+
+func requestFrom(c *cli.Context) request.Request {
+	platforms := c.StringSlice("platform")
+	if len(platforms) == 0 {
+		if p := os.Getenv("DOCKER_DEFAULT_PLATFORM"); p != "" {
+			platforms = []string{p}
+		}
+	}
+	call := c.String("call")
+	if c.Bool("check") {
+		call = "check"
+	}
+	return request.Request{
+		Context: c.Args().First(), File: c.String("file"), Stdin: os.Stdin,
+		Tags: c.StringSlice("tag"), BuildArgs: c.StringSlice("build-arg"), Target: c.String("target"), Platforms: platforms,
+		Labels: c.StringSlice("label"), Annotations: c.StringSlice("annotation"), Outputs: c.StringSlice("output"),
+		Push: c.Bool("push"), Load: c.Bool("load"), CacheFrom: c.StringSlice("cache-from"), CacheTo: c.StringSlice("cache-to"),
+		NoCache: c.Bool("no-cache"), NoCacheFilter: splitAll(c.StringSlice("no-cache-filter")), Pull: c.Bool("pull"),
+		Secrets: c.StringSlice("secret"), SSH: c.StringSlice("ssh"), BuildContexts: c.StringSlice("build-context"),
+		Network: c.String("network"), AddHosts: c.StringSlice("add-host"), ShmSize: c.String("shm-size"),
+		Ulimits: c.StringSlice("ulimit"), Allow: c.StringSlice("allow"), CgroupParent: c.String("cgroup-parent"), Call: call,
+		Provenance: c.String("provenance"), SBOM: c.String("sbom"), Attest: c.StringSlice("attest"),
+		Environ: os.Environ(), Stdout: os.Stdout, Terminal: stdoutIsTerminal(),
+	}
+}
+
+func splitAll(values []string) (out []string) {
+	for _, v := range values {
+		out = append(out, strings.Split(v, ",")...)
+	}
+	return out
+}

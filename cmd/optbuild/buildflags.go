@@ -1,0 +1,100 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// buildFlags are the flags of `docker buildx build`, with docker's meaning.
+func buildFlags() []cli.Flag {
+	list := func(name, usage string, aliases ...string) cli.Flag {
+		return &cli.StringSliceFlag{Name: name, Usage: usage, Aliases: aliases}
+	}
+	text := func(name, usage string, aliases ...string) cli.Flag {
+		return &cli.StringFlag{Name: name, Usage: usage, Aliases: aliases}
+	}
+	on := func(name, usage string, aliases ...string) cli.Flag {
+		return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases}
+	}
+	return []cli.Flag{
+		list("add-host", "`HOST:IP` added to /etc/hosts of steps"),
+		list("allow", "entitlement: network.host, security.insecure, device"),
+		list("annotation", "annotation of the image, `[TYPE:]KEY=VALUE`"),
+		list("attest", "attestation, `type=provenance|sbom,…`"),
+		list("build-arg", "build argument, `NAME=VALUE`, or NAME from the environment"),
+		list("build-context", "named context, `NAME=WHERE`: a path, docker-image://, oci-layout://, git or http URL"),
+		list("cache-from", "cache to read: a reference, or `type=registry|local|gha,…`"),
+		list("cache-to", "cache to write: a reference, or `type=registry|inline|local|gha,…`"),
+		&cli.StringFlag{Name: "call", Usage: "question to answer instead of a build: check, outline, targets", Value: "build"},
+		text("cgroup-parent", "parent cgroup of RUN steps"),
+		on("check", "short for --call=check"),
+		text("file", "`DOCKERFILE`: a path, a URL, or - for standard input (default: Dockerfile in the context)", "f"),
+		text("iidfile", "`FILE` that receives the image id"),
+		list("label", "label of the image, `KEY=VALUE`"),
+		on("load", "load the image into a Docker, containerd or Podman engine"),
+		text("metadata-file", "`FILE` that receives the result's metadata, as JSON"),
+		&cli.StringFlag{Name: "network", Usage: "network of RUN steps: default, host, none", Value: "default", Aliases: []string{"net"}},
+		on("no-cache", "run every step"),
+		list("no-cache-filter", "run every step of these stages"),
+		list("output", "where the result goes: a directory, or `type=image|registry|local|tar|oci|docker,dest=…` (default: the local store)", "o"),
+		list("platform", "target platforms, `OS/ARCH[,OS/ARCH]`"),
+		&cli.StringFlag{Name: "progress", Usage: "auto, tty, plain, rawjson, quiet, none", Value: "auto", EnvVars: []string{"BUILDKIT_PROGRESS"}},
+		text("provenance", "provenance attestation: false (default), true, mode=min|max,…"),
+		on("pull", "ask the registry for newer base images"),
+		on("push", "push the image"),
+		on("quiet", "print the image id only", "q"),
+		text("sbom", "SBOM attestation: false (default), true, generator=IMAGE"),
+		list("secret", "secret for RUN --mount=type=secret, `id=NAME[,src=FILE|,env=VARIABLE]`"),
+		text("shm-size", "size of /dev/shm of steps, such as 64m"),
+		list("ssh", "SSH agent or keys, `default|ID[=SOCKET|KEY,…]`"),
+		list("tag", "name of the image, `[REGISTRY/]REPOSITORY[:TAG]`", "t"),
+		text("target", "stage to build"),
+		list("ulimit", "limit of steps, `TYPE=SOFT[:HARD]`"),
+	}
+}
+
+// ignored are flags that docker accepts: name, aliases, whether they take a value, and why nothing follows from them.
+var ignored = []struct {
+	name    string
+	aliases []string
+	value   bool
+	why     string
+}{
+	{"builder", nil, true, "there is one builder, in this process tree"},
+	{"compress", nil, false, "the context is not sent over a network"},
+	{"cpu-period", nil, true, "BuildKit's frontend does not limit CPU"},
+	{"cpu-quota", nil, true, "BuildKit's frontend does not limit CPU"},
+	{"cpu-shares", []string{"c"}, true, "BuildKit's frontend does not limit CPU"},
+	{"cpuset-cpus", nil, true, "BuildKit's frontend does not limit CPU"},
+	{"cpuset-mems", nil, true, "BuildKit's frontend does not limit memory"},
+	{"disable-content-trust", nil, false, "content trust is not part of BuildKit"},
+	{"force-rm", nil, false, "there are no intermediate containers"},
+	{"isolation", nil, true, "it concerns Windows"},
+	{"memory", []string{"m"}, true, "BuildKit's frontend does not limit memory"},
+	{"memory-swap", nil, true, "BuildKit's frontend does not limit memory"},
+	{"rm", nil, false, "there are no intermediate containers"},
+	{"security-opt", nil, true, "use RUN --security=insecure and --allow security.insecure"},
+	{"squash", nil, false, "layers are not squashed"},
+}
+
+func ignoredFlags() (flags []cli.Flag) {
+	for _, f := range ignored {
+		if f.value {
+			flags = append(flags, &cli.StringSliceFlag{Name: f.name, Aliases: f.aliases, Hidden: true})
+		} else {
+			flags = append(flags, &cli.BoolFlag{Name: f.name, Aliases: f.aliases, Hidden: true})
+		}
+	}
+	return flags
+}
+
+// ignoredWarnings is one line for each flag that was given and has no effect.
+func ignoredWarnings(c *cli.Context) (lines []string) {
+	for _, f := range ignored {
+		if c.IsSet(f.name) {
+			lines = append(lines, "--"+strings.TrimPrefix(f.name, "--")+" is accepted and ignored: "+f.why)
+		}
+	}
+	return lines
+}
