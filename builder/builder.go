@@ -9,6 +9,7 @@ package builder
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"runtime/debug"
@@ -17,6 +18,7 @@ import (
 	"github.com/moby/buildkit/client"
 
 	"github.com/optbuild/optbuild/builder/process"
+	"github.com/optbuild/optbuild/builder/registry"
 )
 
 // Options say which engine a command wants.
@@ -37,6 +39,8 @@ type Settings struct {
 	Runtime string `json:"runtime,omitempty"`
 	// Debug makes the engine's log verbose.
 	Debug bool `json:"debug,omitempty"`
+	// Registry says how registries are talked to.
+	Registry registry.Config `json:"registry,omitzero"`
 }
 
 // Conn is a command's connection to its engine. Close it.
@@ -56,6 +60,9 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !pc.Started {
+		pc.Notices = append(pc.Notices, missing(pc.Settings, o.Settings)...)
+	}
 	c, err := client.New(ctx, "unix:///optbuild", client.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		return pc.Dial(ctx, process.ServiceBuildKit)
 	}))
@@ -64,6 +71,18 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		return nil, fmt.Errorf("create client: %w", err)
 	}
 	return &Conn{Conn: pc, Dir: d, Client: c}, nil
+}
+
+// missing are lines about what a command wants of an engine that another command started without it.
+func missing(running json.RawMessage, want Settings) (lines []string) {
+	var has Settings
+	if err := json.Unmarshal(running, &has); err != nil {
+		return nil
+	}
+	for _, host := range has.Registry.Lacks(want.Registry) {
+		lines = append(lines, fmt.Sprintf("warning: --insecure-registry %s has no effect: another optbuild that is running now started without it", host))
+	}
+	return lines
 }
 
 // Close gives up the connection; when no other command uses the engine, it returns after the engine has ended.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder/engine"
 	"github.com/optbuild/optbuild/builder/process"
+	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/runtime"
 )
 
@@ -73,6 +74,7 @@ func engineOptions(e *process.Engine, s Settings) (engine.Options, error) {
 		Entitlements:     []string{"network.host", "security.insecure", "device"},
 		History:          &config.HistoryConfig{MaxEntries: &none},
 		Stop:             e.Stop,
+		Hosts:            registry.Hosts(s.Registry),
 	}
 	if !o.Rootless {
 		o.CgroupParent = e.Dir.CgroupParent()

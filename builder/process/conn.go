@@ -34,6 +34,8 @@ type welcome struct {
 	// PID of the engine in the namespace of its starter.
 	PID     int      `json:"pid"`
 	Notices []string `json:"notices,omitempty"`
+	// Settings are those of the command that started the engine.
+	Settings json.RawMessage `json:"settings,omitempty"`
 }
 
 // errOtherBuild means that the engine that runs is of another optbuild.
@@ -43,6 +45,8 @@ var errOtherBuild = errors.New("the engine that runs is of another version of op
 type Conn struct {
 	// Notices are lines about how the engine runs that its user should know (such as the single-id mode).
 	Notices []string
+	// Settings are those of the command that started the engine.
+	Settings json.RawMessage
 	// PID of the engine's process.
 	PID int
 	// Started is true when this command started the engine, false when it joined.
@@ -104,7 +108,7 @@ func join(ctx context.Context, d Dir, build string) (*Conn, error) {
 		uc.Close()
 		return nil, errOtherBuild
 	}
-	return &Conn{Notices: w.Notices, PID: w.PID, dir: d, build: build, hold: uc, rest: r}, nil
+	return &Conn{Notices: w.Notices, Settings: w.Settings, PID: w.PID, dir: d, build: build, hold: uc, rest: r}, nil
 }
 
 func dialService(ctx context.Context, d Dir, h hello) (net.Conn, error) {

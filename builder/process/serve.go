@@ -244,7 +244,7 @@ func (h *house) greet(c net.Conn) {
 
 func (h *house) hold(c net.Conn, hi hello) {
 	defer c.Close()
-	line, err := json.Marshal(welcome{Build: h.build, PID: h.pid, Notices: h.engine.notices})
+	line, err := json.Marshal(welcome{Build: h.build, PID: h.pid, Notices: h.engine.notices, Settings: h.engine.Settings})
 	if err != nil {
 		return
 	}

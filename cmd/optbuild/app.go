@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/optbuild/optbuild/builder"
+	"github.com/optbuild/optbuild/builder/registry"
 )
 
 // commands lists the subcommands in the order in which the help shows them.
@@ -48,6 +49,7 @@ func globalFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "root", EnvVars: []string{"OPTBUILD_ROOT"}, Usage: "state directory (default: optbuild below XDG_DATA_HOME)"},
 		&cli.BoolFlag{Name: "debug", Aliases: []string{"D"}, EnvVars: []string{"OPTBUILD_DEBUG_LOG"}, Usage: "verbose log, in the state directory's engine.log"},
+		&cli.StringSliceFlag{Name: "insecure-registry", EnvVars: []string{"OPTBUILD_INSECURE_REGISTRY"}, Usage: "`HOST[:PORT]` whose certificate is not checked, and that may speak plain http"},
 		&cli.StringFlag{Name: "oci-runtime", EnvVars: []string{"OPTBUILD_OCI_RUNTIME"}, Usage: "another OCI runtime than the embedded runc"},
 		&cli.BoolFlag{Name: "single-id", EnvVars: []string{"OPTBUILD_SINGLE_ID"}, Usage: "use a user namespace with one id even where there are subordinate ids", Hidden: true},
 	}
@@ -68,9 +70,22 @@ func stateDir(c *cli.Context) (string, error) {
 	return filepath.Join(home, ".local", "share", "optbuild"), nil
 }
 
+// registryConfig says how registries are talked to, by flags and by docker's, BuildKit's and containerd's files.
+func registryConfig(c *cli.Context) (registry.Config, error) {
+	r, err := registry.Local(c.StringSlice("insecure-registry")...)
+	if err != nil {
+		return r, &usageErr{err}
+	}
+	return r, nil
+}
+
 // connect joins or starts the engine that the global flags name.
 func connect(c *cli.Context) (*builder.Conn, error) {
 	root, err := stateDir(c)
+	if err != nil {
+		return nil, err
+	}
+	registries, err := registryConfig(c)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +93,7 @@ func connect(c *cli.Context) (*builder.Conn, error) {
 		Root:     root,
 		Say:      warn,
 		SingleID: c.Bool("single-id"),
-		Settings: builder.Settings{Runtime: c.String("oci-runtime"), Debug: c.Bool("debug")},
+		Settings: builder.Settings{Runtime: c.String("oci-runtime"), Debug: c.Bool("debug"), Registry: registries},
 	})
 	if err != nil {
 		return nil, err
