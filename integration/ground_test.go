@@ -1,0 +1,156 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/optbuild/optbuild/integration/bases"
+)
+
+const scriptDir = "testdata/script"
+
+// ground is what all scripts of a run share: a directory that every user may read.
+type ground struct {
+	// Dir is on a real file system: overlayfs and extended attributes do not work everywhere on tmpfs.
+	Dir string
+	// Scripts is the directory with the scripts.
+	Scripts string
+	// NoDebian says why there is no Debian base image; empty if there is one.
+	NoDebian string
+}
+
+// groundVariable hands the ground to the test binary that runs as another user.
+const groundVariable = "OPTBUILD_TEST_GROUND"
+
+var theGround struct {
+	once sync.Once
+	g    *ground
+	err  error
+}
+
+// prepare makes the ground, once, or skips the test where there is nothing to test.
+func prepare(t *testing.T) *ground {
+	t.Helper()
+	if os.Getenv("OPTBUILD_BIN") == "" {
+		skipped.skip(t, "OPTBUILD_BIN does not name the binary to test; run `make test`")
+	}
+	s := &theGround
+	s.once.Do(func() { s.g, s.err = newGround(t.Context()) })
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	return s.g
+}
+
+func newGround(ctx context.Context) (*ground, error) {
+	if dir := os.Getenv(groundVariable); dir != "" {
+		return &ground{Dir: dir, Scripts: filepath.Join(dir, "script"), NoDebian: os.Getenv(groundVariable + "_NODEBIAN")}, nil
+	}
+	parent := os.Getenv("OPTBUILD_TEST_DIR")
+	if parent == "" {
+		parent = "/var/tmp"
+	}
+	dir, err := os.MkdirTemp(parent, "optbuild-test-")
+	if err != nil {
+		return nil, err
+	}
+	g := &ground{Dir: dir, Scripts: scriptDir}
+	// Another user's test binary makes its working directories here.
+	if err := os.Chmod(dir, 0o1777); err != nil {
+		return nil, err
+	}
+	if err := copyFile(os.Getenv("OPTBUILD_BIN"), filepath.Join(dir, "bin", "optbuild"), 0o755); err != nil {
+		return nil, err
+	}
+	cache, err := bases.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	busybox, err := bases.Busybox(ctx, cache)
+	if err != nil {
+		return nil, err
+	}
+	if err := copyTree(busybox.Dir, filepath.Join(dir, "bases", busybox.Name)); err != nil {
+		return nil, err
+	}
+	debian, err := bases.Debian(ctx, cache)
+	if err != nil {
+		g.NoDebian = strings.ReplaceAll(err.Error(), "\n", " ")
+		skipped.add("scripts that need a Debian base image", g.NoDebian)
+		return g, nil
+	}
+	return g, copyTree(debian.Dir, filepath.Join(dir, "bases", debian.Name))
+}
+
+// cleanGround removes everything, unless OPTBUILD_TEST_KEEP is set.
+func cleanGround() {
+	g := theGround.g
+	if g == nil || os.Getenv(groundVariable) != "" {
+		return
+	}
+	if os.Getenv("OPTBUILD_TEST_KEEP") != "" {
+		fmt.Println("kept:", g.Dir)
+		return
+	}
+	if err := removeTree(g.Dir); err != nil {
+		fmt.Println("not removed:", err)
+	}
+}
+
+// removeTree removes a directory with everything in it, files of the user's subordinate ids as well.
+func removeTree(dir string) error {
+	err := os.RemoveAll(dir)
+	if err == nil || os.Geteuid() == 0 {
+		return err
+	}
+	out, uerr := exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", dir).CombinedOutput()
+	if uerr != nil {
+		return errors.Join(err, fmt.Errorf("%w: %s", uerr, out))
+	}
+	return nil
+}
+
+// bases lists the names of the base images that there are.
+func (g *ground) bases() []string {
+	entries, _ := os.ReadDir(filepath.Join(g.Dir, "bases"))
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func copyFile(from, to string, mode fs.FileMode) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(to, b, mode); err != nil {
+		return err
+	}
+	return os.Chmod(to, mode) // whatever the umask says
+}
+
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		return copyFile(path, filepath.Join(to, rel), 0o644)
+	})
+}

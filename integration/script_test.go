@@ -1,0 +1,141 @@
+package integration
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// maxParallel bounds how many scripts run at a time: builds are heavy, and this is what a small CI machine bears.
+const maxParallel = "2"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", maxParallel)
+	code := m.Run()
+	cleanGround()
+	skipped.print()
+	os.Exit(code)
+}
+
+// TestRoot runs the scripts as root.
+func TestRoot(t *testing.T) {
+	g := prepare(t)
+	if os.Geteuid() != 0 {
+		skipped.skip(t, "not root")
+	}
+	runScripts(t, g, "root")
+}
+
+// TestUser runs the scripts as an ordinary user: ours, or, when we are root, one that is made for it.
+func TestUser(t *testing.T) {
+	g := prepare(t)
+	if os.Geteuid() == 0 {
+		runAsUser(t, g)
+		return
+	}
+	runScripts(t, g, "user")
+}
+
+// runScripts runs the scripts that do not opt out of being run as who ("root" or "user").
+func runScripts(t *testing.T, g *ground, who string) {
+	files, err := filepath.Glob(filepath.Join(g.Scripts, "*.txtar"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts in %s (%v)", g.Scripts, err)
+	}
+	run := slices.DeleteFunc(files, func(file string) bool {
+		reason, err := optOut(file, who)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reason != "" {
+			skipped.add(t.Name()+"/"+scriptName(file), reason)
+		}
+		return reason != ""
+	})
+	work, err := os.MkdirTemp(g.Dir, who+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Files:               run,
+		WorkdirRoot:         work,
+		Setup:               func(e *testscript.Env) error { return setup(g, e) },
+		Cmds:                commands,
+		Condition:           func(cond string) (bool, error) { return condition(g, cond) },
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		UpdateScripts:       os.Getenv("UPDATE") != "" && g.Scripts == scriptDir,
+	})
+}
+
+var optOutLine = regexp.MustCompile(`(?m)^# (root|rootless): no, because (.*)$`)
+
+// optOut returns why a script does not want to be run as who; "" if it does.
+func optOut(file, who string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range optOutLine.FindAllStringSubmatch(string(b), -1) {
+		if (m[1] == "root") == (who == "root") {
+			return m[2], nil
+		}
+	}
+	return "", nil
+}
+
+func scriptName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txtar") }
+
+// condition knows [root], [debian] (there is a Debian base image) and [fuse] (this user may open /dev/fuse).
+func condition(g *ground, cond string) (bool, error) {
+	switch cond {
+	case "root":
+		return os.Geteuid() == 0, nil
+	case "debian":
+		return slices.Contains(g.bases(), "debian"), nil
+	case "fuse":
+		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+		if err == nil {
+			f.Close()
+		}
+		return err == nil, nil
+	}
+	return false, fmt.Errorf("unknown condition %q", cond)
+}
+
+// skips collects what was not run, and why: go test prints reasons only with -v, and CI's log should always have them.
+type skips struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+var skipped skips
+
+const skipPrefix = "skipped: "
+
+func (s *skips) add(name, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, skipPrefix+name+": "+reason)
+}
+
+func (s *skips) skip(t *testing.T, reason string) {
+	t.Helper()
+	s.add(t.Name(), reason)
+	t.Skip(reason)
+}
+
+func (s *skips) print() {
+	for _, l := range s.lines {
+		fmt.Println(l)
+	}
+}

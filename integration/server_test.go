@@ -1,0 +1,197 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/optbuild/optbuild/integration/bases"
+)
+
+// server is one script's network: a registry, and what else builds fetch from or report to.
+//
+//	/v2/            the registry
+//	/files/         the script's directory
+//	/git/           the git repositories in it
+//	/arrive/NAME    a step says that it has come to this point
+//	/hold/NAME      the same, and waits there until the script releases it
+type server struct {
+	Addr string
+
+	http   *http.Server
+	mu     sync.Mutex
+	points map[string]*point
+	// user and password, if set, are asked for by the registry.
+	user, password string
+	refused        []refusal
+}
+
+// point is a place in a build that a script waits for.
+type point struct {
+	arrived, released         chan struct{}
+	arrivedOnce, releasedOnce sync.Once
+}
+
+// refusal makes the registry answer requests that match with an error.
+type refusal struct {
+	request *regexp.Regexp // matched against "METHOD /path"
+	status  int
+	message string
+}
+
+func newServer(g *ground, dir string) (*server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{Addr: l.Addr().String(), points: map[string]*point{}}
+	mux := http.NewServeMux()
+	mux.Handle("/v2/", s.guard(registry.New(
+		registry.WithBlobHandler(&blobs{dir: filepath.Join(g.Dir, "bases"), BlobHandler: registry.NewInMemoryBlobHandler()}),
+		registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0)))))
+	mux.Handle("/files/", http.StripPrefix("/files/", http.FileServer(http.Dir(dir))))
+	mux.Handle("/git/", gitBackend(dir))
+	mux.HandleFunc("/arrive/{name}", func(_ http.ResponseWriter, r *http.Request) { s.point(r.PathValue("name")).arrive() })
+	mux.HandleFunc("/hold/{name}", func(_ http.ResponseWriter, r *http.Request) {
+		p := s.point(r.PathValue("name"))
+		p.arrive()
+		select {
+		case <-p.released:
+		case <-r.Context().Done():
+		}
+	})
+	s.http = &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)}
+	go s.http.Serve(l)
+	for _, b := range g.bases() {
+		if err := s.offer(bases.Base{Name: b, Dir: filepath.Join(g.Dir, "bases", b)}); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("offer the base image %s: %w", b, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *server) Close() { s.http.Close() }
+
+// offer puts a base image's manifest into the registry; its blobs are there.
+func (s *server) offer(b bases.Base) error {
+	img, err := b.Image()
+	if err != nil {
+		return err
+	}
+	ref, err := name.ParseReference(s.Addr+"/"+b.Name, name.Insecure)
+	if err != nil {
+		return err
+	}
+	return remote.Write(ref, img)
+}
+
+func (s *server) point(name string) *point {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.points[name]
+	if p == nil {
+		p = &point{arrived: make(chan struct{}), released: make(chan struct{})}
+		s.points[name] = p
+	}
+	return p
+}
+
+func (p *point) arrive()  { p.arrivedOnce.Do(func() { close(p.arrived) }) }
+func (p *point) release() { p.releasedOnce.Do(func() { close(p.released) }) }
+
+// guard asks for the password and refuses what the script wants to be refused.
+func (s *server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		user, password, refused := s.user, s.password, s.refused
+		s.mu.Unlock()
+		if user != "" {
+			if u, p, _ := r.BasicAuth(); u != user || p != password {
+				w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+				regError(w, http.StatusUnauthorized, "UNAUTHORIZED", "the test registry does not know you")
+				return
+			}
+		}
+		for _, f := range refused {
+			if f.request.MatchString(r.Method + " " + r.URL.Path) {
+				regError(w, f.status, "DENIED", f.message)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func regError(w http.ResponseWriter, status int, code, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, code, message)
+}
+
+// blobs is a registry's store whose base layers are files that all registries share.
+type blobs struct {
+	dir string // of the base images
+	registry.BlobHandler
+}
+
+func (b *blobs) base(h v1.Hash) string {
+	found, _ := filepath.Glob(filepath.Join(b.dir, "*", "blobs", h.Algorithm, h.Hex))
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0]
+}
+
+func (b *blobs) Get(ctx context.Context, repo string, h v1.Hash) (io.ReadCloser, error) {
+	if path := b.base(h); path != "" {
+		return os.Open(path)
+	}
+	return b.BlobHandler.Get(ctx, repo, h)
+}
+
+func (b *blobs) Stat(ctx context.Context, repo string, h v1.Hash) (int64, error) {
+	if path := b.base(h); path != "" {
+		fi, err := os.Stat(path)
+		if err != nil {
+			return 0, err
+		}
+		return fi.Size(), nil
+	}
+	return b.BlobHandler.(registry.BlobStatHandler).Stat(ctx, repo, h)
+}
+
+func (b *blobs) Put(ctx context.Context, repo string, h v1.Hash, r io.ReadCloser) error {
+	return b.BlobHandler.(registry.BlobPutHandler).Put(ctx, repo, h, r)
+}
+
+// gitBackend serves the git repositories below dir over git's smart protocol.
+func gitBackend(dir string) http.Handler {
+	out, err := exec.Command("git", "--exec-path").Output()
+	if err != nil {
+		return http.NotFoundHandler()
+	}
+	return &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(out)), "git-http-backend"),
+		Root: "/git",
+		Env:  []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "HOME=" + dir, "GIT_CONFIG_NOSYSTEM=1"},
+	}
+}
+
+var errNoArrival = errors.New("the build ended without coming there")
