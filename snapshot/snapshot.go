@@ -7,12 +7,16 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	fuseoverlayfs "github.com/containerd/fuse-overlayfs-snapshotter/v2"
+	"github.com/moby/sys/userns"
 )
 
 // Choice is a snapshotter that works in the directory it was chosen for.
@@ -30,7 +34,7 @@ type Choice struct {
 func Choose(dir, name string) (Choice, error) {
 	switch name {
 	case "", "auto":
-		return choose(dir), nil
+		return remembered(dir), nil
 	case "overlayfs":
 		return Choice{Name: name, New: newOverlay}, nil
 	case "fuse-overlayfs":
@@ -40,6 +44,33 @@ func Choose(dir, name string) (Choice, error) {
 	default:
 		return Choice{}, fmt.Errorf("unknown snapshotter %q (auto, overlayfs, fuse-overlayfs or native)", name)
 	}
+}
+
+// choiceFile remembers the choice below the directory: probing mounts an overlay, and costs a start some milliseconds.
+const choiceFile = "snapshotter"
+
+// remembered returns the choice that was made in dir since the machine was booted, or makes it. A fallback is not
+// remembered: the next start may find what was missing.
+func remembered(dir string) Choice {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return choose(dir)
+	}
+	// The user namespace is part of the key: an overlay that root could mount may be refused to others.
+	ns, _ := os.Readlink("/proc/self/ns/user")
+	if userns.RunningInUserNS() {
+		ns = "inner" // each engine has a new one
+	}
+	line := fmt.Sprintf("overlayfs %s %s\n", strings.TrimSpace(string(boot)), ns)
+	path := filepath.Join(dir, choiceFile)
+	if b, err := os.ReadFile(path); err == nil && string(b) == line {
+		return Choice{Name: "overlayfs", New: newOverlay}
+	}
+	c := choose(dir)
+	if c.Name == "overlayfs" {
+		_ = os.WriteFile(path, []byte(line), 0o600) // not remembered is slower, not wrong
+	}
+	return c
 }
 
 func choose(dir string) Choice {

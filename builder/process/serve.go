@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -82,6 +83,9 @@ func awaitMapping() {
 	os.Exit(1)
 }
 
+// startPhase is longer than a build takes in which everything is cached.
+const startPhase = 500 * time.Millisecond
+
 func runEngine(serve Serve) error {
 	unix.CloseOnExec(lockFD)
 	readyPipe := os.NewFile(readyFD, "ready")
@@ -96,6 +100,7 @@ func runEngine(serve Serve) error {
 		return fmt.Errorf("read parameters: %w", err)
 	}
 	paramPipe.Close()
+	time.AfterFunc(startPhase, func() { debug.SetGCPercent(100) })
 	unix.Umask(0) // BuildKit's COPY --chmod and fsutil count on it
 
 	d := Dir{p.Dir}

@@ -251,12 +251,17 @@ func (d Dir) start(ctx context.Context, lock *os.File, s Shape, o Options) (read
 	return r, nil
 }
 
+// startGOGC keeps the garbage collector out of an engine's start and of a build in which everything is cached; runEngine
+// sets it back to Go's default when the engine lives longer than startPhase.
+const startGOGC = "400"
+
 // engineEnv is the environment of an engine: its user's, with what BuildKit and runc read at start pointing into the state
 // directory.
 func (d Dir) engineEnv(env []string, s Shape) []string {
 	set := map[string]string{
 		"TMPDIR":          d.file(tmpName), // latched by BuildKit's packages when they are initialised
 		"XDG_RUNTIME_DIR": d.file(runName), // where runc keeps its state when it is not the host's root
+		"GOGC":            startGOGC,
 	}
 	drop := map[string]bool{"NOTIFY_SOCKET": true, "LISTEN_FDS": true, "LISTEN_PID": true}
 	if s.Rootless() {

@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime/debug"
 
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 
@@ -14,8 +15,13 @@ import (
 	"github.com/optbuild/optbuild/frontend"
 )
 
+// clientGC makes the collector wait: most commands end before they have allocated what it would be worth starting for. The
+// limit bounds what the exception, a large context, may use.
+const clientGC = 400
+
 func main() {
 	builder.Main(map[string]gwclient.BuildFunc{frontend.Name: frontend.Build}) // returns unless this process is an engine
+	debug.SetGCPercent(clientGC)
 	ctx, interrupted := withSignals(context.Background())
 	err := newApp().RunContext(ctx, normaliseArgs(os.Args))
 	os.Exit(finish(err, interrupted()))
