@@ -10,15 +10,21 @@ package builder
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"runtime/debug"
 	"sync"
 
+	"github.com/containerd/containerd/v2/defaults"
 	"github.com/moby/buildkit/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/builder/registry"
+	"github.com/optbuild/optbuild/builder/store"
+	"github.com/optbuild/optbuild/builder/store/api"
 )
 
 // Options say which engine a command wants.
@@ -48,6 +54,8 @@ type Conn struct {
 	*process.Conn
 	Dir    process.Dir
 	Client *client.Client
+
+	images *grpc.ClientConn
 }
 
 // Connect joins or starts the engine of a state directory.
@@ -70,7 +78,17 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 		pc.Close()
 		return nil, fmt.Errorf("create client: %w", err)
 	}
-	return &Conn{Conn: pc, Dir: d, Client: c}, nil
+	images, err := grpc.NewClient("passthrough:///optbuild-store",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pc.Dial(ctx, process.ServiceStore) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxCallSendMsgSize(defaults.DefaultMaxSendMsgSize)))
+	if err != nil {
+		c.Close()
+		pc.Close()
+		return nil, fmt.Errorf("create image store client: %w", err)
+	}
+	return &Conn{Conn: pc, Dir: d, Client: c, images: images}, nil
 }
 
 // missing are lines about what a command wants of an engine that another command started without it.
@@ -85,9 +103,12 @@ func missing(running json.RawMessage, want Settings) (lines []string) {
 	return lines
 }
 
+// Store returns the engine's local image store. It can be used until the connection is closed.
+func (c *Conn) Store(o store.Options) *store.Store { return store.New(api.Client(c.images), o) }
+
 // Close gives up the connection; when no other command uses the engine, it returns after the engine has ended.
 func (c *Conn) Close() error {
-	err := c.Client.Close()
+	err := errors.Join(c.Client.Close(), c.images.Close())
 	if herr := c.Conn.Close(); err == nil {
 		err = herr
 	}

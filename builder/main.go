@@ -53,6 +53,10 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 	server := newServer()
 	eng.Register(server)
 	go server.Serve(e.Listener(process.ServiceBuildKit))
+	// Without BuildKit's error interceptors: containerd's services encode their errors themselves.
+	images := grpc.NewServer(messageSizes()...)
+	eng.RegisterStore(images)
+	go images.Serve(e.Listener(process.ServiceStore))
 	return process.Served{}, nil
 }
 
@@ -89,10 +93,12 @@ func engineOptions(e *process.Engine, s Settings) (engine.Options, error) {
 
 // newServer returns a gRPC server that carries BuildKit's typed errors.
 func newServer() *grpc.Server {
-	return grpc.NewServer(
+	return grpc.NewServer(append(messageSizes(),
 		grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
-		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
-		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
-	)
+	)...)
+}
+
+func messageSizes() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize)}
 }

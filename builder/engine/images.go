@@ -4,8 +4,28 @@ import (
 	"context"
 
 	"github.com/containerd/containerd/v2/core/images"
+	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
+	"github.com/moby/buildkit/util/leaseutil"
+	"google.golang.org/grpc"
+
+	"github.com/optbuild/optbuild/builder/store/api"
 )
+
+// RegisterStore puts the local image store on s: images, content (to read and to write) and leases of [Namespace].
+// Options.KeepImages is required.
+func (e *Engine) RegisterStore(s *grpc.Server) {
+	p := e.parts
+	api.Serve(s, api.Stores{
+		Images:  p.images,
+		Content: containerdsnapshot.NewContentStore(p.mdb.ContentStore(), Namespace),
+		Leases:  leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(p.mdb), Namespace),
+	}, func(ctx context.Context) error {
+		_, err := p.mdb.GarbageCollect(ctx)
+		return err
+	})
+}
 
 // namespacedImages puts [Namespace] on each call: BuildKit's exporters and sources call the image store without one.
 type namespacedImages struct{ images.Store }

@@ -1,0 +1,198 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/moby/go-archive/compression"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// SaveOptions say what of the images is saved.
+type SaveOptions struct {
+	// Platform restricts the archive to one platform; nil takes all that are complete.
+	Platform *ocispecs.Platform
+}
+
+// Save writes images to w as one archive that is an OCI layout and has docker's manifest.json as well, like the archives
+// of `docker save`.
+func (s *Store) Save(ctx context.Context, w io.Writer, refs []string, o SaveOptions) (err error) {
+	var all []images.Image
+	var held []ocispecs.Descriptor
+	for _, ref := range refs {
+		found, byID, err := s.find(ctx, ref)
+		if err != nil {
+			return err
+		}
+		image := found[0]
+		if byID {
+			image.Name = "" // docker save: an image that is named by its id is saved without a name
+		}
+		all = append(all, image)
+		held = append(held, image.Target)
+	}
+	ctx, end, err := s.lease(ctx, held...)
+	if err != nil {
+		return err
+	}
+	defer end(&err)
+
+	opts := []archive.ExportOpt{archive.WithSkipMissing(s.Content), archive.WithSkipNonDistributableBlobs()}
+	var best []ocispecs.Platform // manifest.json tells of one platform for each image
+	for i, image := range all {
+		v, err := s.survey(ctx, image.Target)
+		if err != nil {
+			return fmt.Errorf("save %s: %w", refs[i], err)
+		}
+		m, ok := v.main()
+		if o.Platform != nil {
+			if m, ok = v.find(*o.Platform); !ok {
+				return fmt.Errorf("save %s: %w %s", refs[i], errNoPlatform, platforms.FormatAll(*o.Platform))
+			}
+		}
+		if !ok {
+			return fmt.Errorf("save %s: %w", refs[i], ErrIncomplete)
+		}
+		best = append(best, m.platform)
+		if image.Name == "" || isDangling(image.Name) {
+			opts = append(opts, archive.WithManifest(image.Target))
+		} else {
+			opts = append(opts, archive.WithManifest(image.Target, image.Name))
+		}
+	}
+	if o.Platform != nil {
+		opts = append(opts, archive.WithPlatform(platforms.OnlyStrict(*o.Platform)))
+	} else {
+		opts = append(opts, archive.WithPlatform(preferring{platforms.Ordered(best...)}), archive.WithAllPlatforms())
+	}
+	if err := archive.Export(ctx, s.Content, w, opts...); err != nil {
+		return fmt.Errorf("write archive: %w", err)
+	}
+	return nil
+}
+
+// preferring takes every platform, in the order of its matcher.
+type preferring struct{ platforms.MatchComparer }
+
+func (p preferring) Match(ocispecs.Platform) bool { return true }
+
+// Loaded is one image that came from an archive; Name is in full, or empty if the archive has none for it.
+type Loaded struct {
+	Name string
+	ID   digest.Digest
+}
+
+// ErrBadArchive is wrapped by errors that the archive is the cause of.
+var ErrBadArchive = errors.New("not a complete image archive")
+
+// Load reads an archive of `docker save` or an OCI layout in a tar, compressed or not, and stores its images under their
+// names. On an error the store is as it was.
+func (s *Store) Load(ctx context.Context, r io.Reader) (loaded []Loaded, err error) {
+	plain, err := compression.DecompressStream(r)
+	if err != nil {
+		return nil, badArchive(err)
+	}
+	defer plain.Close()
+	ctx, end, err := s.lease(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end(&err)
+
+	root, err := archive.ImportIndex(ctx, s.Content, plain)
+	if err != nil {
+		return nil, badArchive(err)
+	}
+	var index ocispecs.Index
+	if err := readJSON(ctx, s.Content, root, &index); err != nil {
+		return nil, badArchive(err)
+	}
+	if len(index.Manifests) == 0 {
+		return nil, badArchive(errors.New("it has no images"))
+	}
+	var targets []ocispecs.Descriptor
+	for _, m := range index.Manifests {
+		name, err := archivedName(m)
+		if err != nil {
+			return nil, badArchive(err)
+		}
+		if err := s.checkLoaded(ctx, m); err != nil {
+			return nil, badArchive(fmt.Errorf("%s: %w", cmp.Or(name, m.Digest.String()), err))
+		}
+		targets = append(targets, ocispecs.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size})
+		loaded = append(loaded, Loaded{Name: name, ID: m.Digest})
+	}
+	if err := s.label(ctx, targets); err != nil {
+		return nil, err
+	}
+	for i, l := range loaded {
+		if err := s.put(ctx, cmp.Or(l.Name, danglingName(l.ID)), targets[i]); err != nil {
+			return nil, fmt.Errorf("name image: %w", err)
+		}
+	}
+	return loaded, nil
+}
+
+func badArchive(err error) error {
+	if errors.Is(err, context.Canceled) || errdefs.IsCanceled(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrBadArchive, err)
+}
+
+// archivedName returns the full name that an archive gives to an image. An OCI layout may give it a tag without a
+// repository: that is no name.
+func archivedName(d ocispecs.Descriptor) (string, error) {
+	name := d.Annotations[images.AnnotationImageName]
+	if name == "" {
+		name = d.Annotations[ocispecs.AnnotationRefName]
+		if !strings.ContainsAny(name, ":/") {
+			return "", nil
+		}
+	}
+	named, err := ParseName(name)
+	if err != nil {
+		return "", err
+	}
+	return named.String(), nil
+}
+
+// checkLoaded makes sure that an image is complete for one platform at least.
+func (s *Store) checkLoaded(ctx context.Context, target ocispecs.Descriptor) error {
+	v, err := s.survey(ctx, target)
+	if err != nil {
+		return err
+	}
+	if len(v.images()) == 0 {
+		return ErrIncomplete
+	}
+	return nil
+}
+
+// label links what is there of images to what it refers to, for the garbage collector.
+func (s *Store) label(ctx context.Context, targets []ocispecs.Descriptor) error {
+	children := images.SetChildrenLabels(s.Content, func(ctx context.Context, d ocispecs.Descriptor) ([]ocispecs.Descriptor, error) {
+		if !images.IsIndexType(d.MediaType) && !images.IsManifestType(d.MediaType) {
+			return nil, nil
+		}
+		children, err := images.Children(ctx, s.Content, d)
+		if errdefs.IsNotFound(err) { // a platform that is not in the archive
+			return nil, images.ErrSkipDesc
+		}
+		return children, err
+	})
+	if err := images.Walk(ctx, children, slices.Clone(targets)...); err != nil {
+		return fmt.Errorf("label content: %w", err)
+	}
+	return nil
+}
