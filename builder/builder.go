@@ -47,6 +47,8 @@ type Settings struct {
 	Debug bool `json:"debug,omitempty"`
 	// Registry says how registries are talked to.
 	Registry registry.Config `json:"registry,omitzero"`
+	// Daemon makes the engine serve like a buildkitd; see Serve.
+	Daemon *daemonSettings `json:"daemon,omitempty"`
 }
 
 // Conn is a command's connection to its engine. Close it.

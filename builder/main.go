@@ -46,18 +46,26 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 		return process.Served{}, err
 	}
 	o.Frontends = frontends
-	eng, err := engine.New(ctx, o)
-	if err != nil {
+	start := func(o engine.Options) (*engine.Engine, error) {
+		eng, err := engine.New(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		server := newServer()
+		eng.Register(server)
+		go server.Serve(e.Listener(process.ServiceBuildKit))
+		// Without BuildKit's error interceptors: containerd's services encode their errors themselves.
+		images := grpc.NewServer(messageSizes()...)
+		eng.RegisterStore(images)
+		go images.Serve(e.Listener(process.ServiceStore))
+		return eng, nil
+	}
+	if s.Daemon == nil {
+		_, err := start(o)
 		return process.Served{}, err
 	}
-	server := newServer()
-	eng.Register(server)
-	go server.Serve(e.Listener(process.ServiceBuildKit))
-	// Without BuildKit's error interceptors: containerd's services encode their errors themselves.
-	images := grpc.NewServer(messageSizes()...)
-	eng.RegisterStore(images)
-	go images.Serve(e.Listener(process.ServiceStore))
-	return process.Served{}, nil
+	stopped, err := serveDaemon(ctx, e, *s.Daemon, o, start)
+	return process.Served{Idle: func(context.Context) { stopped() }}, err
 }
 
 func engineOptions(e *process.Engine, s Settings) (engine.Options, error) {

@@ -58,7 +58,7 @@ type Options struct {
 	Root string
 	// Runtime is the absolute path of the OCI runtime (runc).
 	Runtime string
-	// Frontends maps names ("dockerfile.v0") to build functions that run in this process. "gateway.v0" is always there.
+	// Frontends maps names ("dockerfile.v0") to build functions that run in this process. "gateway.v0" is there, too, unless NoGateway is set.
 	Frontends map[string]gwclient.BuildFunc
 	// Hosts resolves registries. Nil means plain https, and http for loopback.
 	Hosts docker.RegistryHosts
@@ -86,6 +86,8 @@ type Options struct {
 	MaxParallelism int
 	// CDISpecDirs lists directories with CDI specifications; nil disables CDI.
 	CDISpecDirs []string
+	// CDIAutoAllowed lists the devices that steps get without the entitlement.
+	CDIAutoAllowed []string
 
 	// Entitlements that a build may ask for: "network.host", "security.insecure", "device".
 	Entitlements []string
@@ -95,6 +97,8 @@ type Options struct {
 	KeepImages bool
 	// History bounds the build records. Nil: BuildKit's default. MaxEntries 0 switches recording off.
 	History *config.HistoryConfig
+	// NoGateway switches external frontends off.
+	NoGateway bool
 	// GatewayRepositories restricts the images of external frontends; empty allows all.
 	GatewayRepositories []string
 	// ProxyNetwork makes every build use the proxy network.
@@ -149,8 +153,10 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	for name, build := range o.Frontends {
 		frontends[name] = forwarder.NewGatewayForwarder(workers.Infos(), build)
 	}
-	if frontends["gateway.v0"], err = gateway.NewGatewayFrontend(workers.Infos(), o.GatewayRepositories); err != nil {
-		return nil, fmt.Errorf("create gateway frontend: %w", err)
+	if !o.NoGateway {
+		if frontends["gateway.v0"], err = gateway.NewGatewayFrontend(workers.Infos(), o.GatewayRepositories); err != nil {
+			return nil, fmt.Errorf("create gateway frontend: %w", err)
+		}
 	}
 
 	cacheStore, err := bboltcachestorage.NewStore(filepath.Join(o.Root, "cache.db"))

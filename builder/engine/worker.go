@@ -32,6 +32,7 @@ import (
 	"github.com/moby/buildkit/worker/base"
 	wlabel "github.com/moby/buildkit/worker/label"
 	"github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sync/semaphore"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
@@ -89,7 +90,7 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 	if err != nil {
 		return nil, fmt.Errorf("create resource monitor: %w", err)
 	}
-	devices, err := cdiManager(o.CDISpecDirs)
+	devices, err := cdiManager(o.CDISpecDirs, o.CDIAutoAllowed)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +199,7 @@ func openMetadata(path string) (*metadata.Store, error) {
 	return md, nil
 }
 
-func cdiManager(dirs []string) (*cdidevices.Manager, error) {
+func cdiManager(dirs, autoAllowed []string) (*cdidevices.Manager, error) {
 	if len(dirs) == 0 {
 		return nil, nil
 	}
@@ -209,5 +210,8 @@ func cdiManager(dirs []string) (*cdidevices.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read CDI specifications: %w", err)
 	}
-	return cdidevices.NewManager(c, nil), nil
+	for dir, errs := range c.GetErrors() {
+		logrus.Warnf("read CDI specifications in %s: %v", dir, errors.Join(errs...))
+	}
+	return cdidevices.NewManager(c, autoAllowed), nil
 }

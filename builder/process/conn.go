@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -56,6 +57,8 @@ type Conn struct {
 	build string
 	hold  *net.UnixConn
 	rest  *bufio.Reader
+	watch sync.Once
+	lost  chan struct{}
 }
 
 // Dial opens a connection to one of the engine's services.
@@ -69,18 +72,20 @@ func (c *Conn) Close() error {
 	if err := c.hold.CloseWrite(); err != nil {
 		return nil // the engine is gone
 	}
-	_, _ = io.Copy(io.Discard, c.rest)
+	<-c.Lost()
 	return nil
 }
 
 // Lost returns a channel that is closed when the engine has gone away while the hold was open.
 func (c *Conn) Lost() <-chan struct{} {
-	ch := make(chan struct{})
-	go func() {
-		defer close(ch)
-		_, _ = c.rest.Peek(1)
-	}()
-	return ch
+	c.watch.Do(func() {
+		c.lost = make(chan struct{})
+		go func() {
+			defer close(c.lost)
+			_, _ = io.Copy(io.Discard, c.rest)
+		}()
+	})
+	return c.lost
 }
 
 func join(ctx context.Context, d Dir, build string) (*Conn, error) {

@@ -25,6 +25,8 @@ type Engine struct {
 	Settings json.RawMessage
 	// Stop is closed when the process is asked to end by a signal.
 	Stop <-chan struct{}
+	// Files are the starter's Options.Files.
+	Files []*os.File
 	// Fresh is true when the cache has to be made anew or was thrown away.
 	Fresh bool
 
@@ -101,6 +103,11 @@ func runEngine(serve Serve) error {
 	}
 	paramPipe.Close()
 	time.AfterFunc(startPhase, func() { debug.SetGCPercent(100) })
+	files := make([]*os.File, p.Files)
+	for i := range files {
+		unix.CloseOnExec(filesFD + i)
+		files[i] = os.NewFile(uintptr(filesFD+i), fmt.Sprintf("starter's file %d", i))
+	}
 	unix.Umask(0) // BuildKit's COPY --chmod and fsutil count on it
 
 	d := Dir{p.Dir}
@@ -128,7 +135,7 @@ func runEngine(serve Serve) error {
 	}
 
 	e := &Engine{
-		Dir: d, Shape: p.Shape, Settings: p.Settings, Stop: ctx.Done(), Fresh: fresh,
+		Dir: d, Shape: p.Shape, Settings: p.Settings, Files: files, Stop: ctx.Done(), Fresh: fresh,
 		notices: append(p.Notices, notices...), listeners: map[string]*listener{},
 	}
 	ln, err := d.listen()

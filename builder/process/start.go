@@ -26,6 +26,7 @@ const (
 	lockFD  = 3
 	paramFD = 4
 	readyFD = 5
+	filesFD = 6 // the first of Options.Files
 )
 
 // params go from the starter to the engine, as JSON over a pipe.
@@ -36,6 +37,8 @@ type params struct {
 	Settings json.RawMessage `json:"settings,omitempty"`
 	PID      int             `json:"pid"`
 	Notices  []string        `json:"notices,omitempty"`
+	// Files is how many files follow the fixed ones.
+	Files int `json:"files,omitempty"`
 }
 
 // ready comes back from the engine when it serves, or when it can't.
@@ -59,6 +62,12 @@ type Options struct {
 	Wait time.Duration
 	// SingleID forces the single-id mode (for tests and for measuring).
 	SingleID bool
+	// Own asks for an engine of one's own settings: one that runs already is waited for, not joined.
+	Own bool
+	// Files are handed to the engine, see Engine.Files. Only with Own.
+	Files []*os.File
+	// Log is where the engine's log goes. Nil means the state directory's log file.
+	Log *os.File
 }
 
 // DefaultWait is how long a command waits for an engine that is starting or ending.
@@ -75,7 +84,7 @@ func Connect(ctx context.Context, d Dir, o Options) (*Conn, error) {
 	}
 	begin, said := time.Now(), false
 	for {
-		c, err := join(ctx, d, o.Build)
+		c, err := joinUnlessOwn(ctx, d, o)
 		if err == nil {
 			return c, nil
 		}
@@ -87,10 +96,12 @@ func Connect(ctx context.Context, d Dir, o Options) (*Conn, error) {
 		}
 		// Somebody holds the lock and can't be joined: an engine that starts, ends, or is of another build.
 		other := errors.Is(err, errOtherBuild)
-		if waited := time.Since(begin); !other && waited > wait {
+		if waited := time.Since(begin); o.Own && waited > wait {
+			return nil, fmt.Errorf("%w: %s is held by another optbuild (process %s)", ErrBusy, d.path, d.holder())
+		} else if !other && waited > wait {
 			return nil, fmt.Errorf("%w: %s is held by an engine that does not answer (%v)", ErrBusy, d.path, err)
 		} else if !said && (other || waited > time.Second) && o.Say != nil {
-			o.Say(d.waitLine(other))
+			o.Say(d.waitLine(other, o.Own))
 			said = true
 		}
 		pause := 5 * time.Millisecond
@@ -105,15 +116,32 @@ func Connect(ctx context.Context, d Dir, o Options) (*Conn, error) {
 	}
 }
 
-func (d Dir) waitLine(other bool) string {
-	pid := "unknown"
-	if m, err := d.readMarker(); err == nil {
-		pid = fmt.Sprint(m.PID)
+var errOwn = errors.New("another optbuild uses it")
+
+func joinUnlessOwn(ctx context.Context, d Dir, o Options) (*Conn, error) {
+	if o.Own {
+		return nil, errOwn
 	}
-	if other {
-		return fmt.Sprintf("waiting: another version of optbuild uses %s (process %s)", d.path, pid)
+	return join(ctx, d, o.Build)
+}
+
+// holder is the process id of the engine that uses, or used last, the state directory.
+func (d Dir) holder() string {
+	m, err := d.readMarker()
+	if err != nil {
+		return "unknown"
 	}
-	return fmt.Sprintf("waiting: another optbuild that is starting or ending holds %s (process %s)", d.path, pid)
+	return fmt.Sprint(m.PID)
+}
+
+func (d Dir) waitLine(other, own bool) string {
+	switch {
+	case own:
+		return fmt.Sprintf("waiting: another optbuild uses %s (process %s)", d.path, d.holder())
+	case other:
+		return fmt.Sprintf("waiting: another version of optbuild uses %s (process %s)", d.path, d.holder())
+	}
+	return fmt.Sprintf("waiting: another optbuild that is starting or ending holds %s (process %s)", d.path, d.holder())
 }
 
 // startLocked starts the engine if the lock is free; (nil, nil) means that it is not.
@@ -144,7 +172,11 @@ func (d Dir) startLocked(ctx context.Context, o Options) (*Conn, error) {
 			shapes = append(shapes[:i+1:i+1], append([]Shape{s}, shapes[i+1:]...)...)
 			continue
 		case r.Error != "":
-			return nil, &EngineError{Message: r.Error, Code: r.Code, Log: d.Log()}
+			e := &EngineError{Message: r.Error, Code: r.Code}
+			if o.Log == nil {
+				e.Log = d.Log()
+			}
+			return nil, e
 		}
 		c, err := join(ctx, d, o.Build)
 		if err != nil {
@@ -160,7 +192,8 @@ func (d Dir) startLocked(ctx context.Context, o Options) (*Conn, error) {
 type EngineError struct {
 	Message string
 	Code    string
-	Log     string
+	// Log is the log file; empty when the log went to Options.Log.
+	Log string
 }
 
 func (e *EngineError) Error() string { return e.Message }
@@ -188,11 +221,13 @@ func (d Dir) start(ctx context.Context, lock *os.File, s Shape, o Options) (read
 	if err != nil {
 		return ready{}, err
 	}
-	logFile, err := os.OpenFile(d.Log(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
-	if err != nil {
-		return ready{}, &DirError{Path: d.path, Err: err}
+	logFile := o.Log
+	if logFile == nil {
+		if logFile, err = os.OpenFile(d.Log(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600); err != nil {
+			return ready{}, &DirError{Path: d.path, Err: err}
+		}
+		defer logFile.Close()
 	}
-	defer logFile.Close()
 	paramR, paramW, err := os.Pipe()
 	if err != nil {
 		return ready{}, err
@@ -209,7 +244,7 @@ func (d Dir) start(ctx context.Context, lock *os.File, s Shape, o Options) (read
 	cmd.Args = []string{engineArg0}
 	cmd.Dir = "/"
 	cmd.Env = d.engineEnv(os.Environ(), s)
-	cmd.ExtraFiles = []*os.File{lock, paramR, readyW}
+	cmd.ExtraFiles = append([]*os.File{lock, paramR, readyW}, o.Files...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = s.attr()
 	if s.Kind == SubIDs {
@@ -231,7 +266,7 @@ func (d Dir) start(ctx context.Context, lock *os.File, s Shape, o Options) (read
 			return ready{}, newNamespaceError(s, "start in namespace", err)
 		}
 	}
-	p := params{Dir: d.path, Build: o.Build, Shape: s, Settings: settings, PID: cmd.Process.Pid, Notices: s.notices()}
+	p := params{Dir: d.path, Build: o.Build, Shape: s, Settings: settings, PID: cmd.Process.Pid, Notices: s.notices(), Files: len(o.Files)}
 	if err := json.NewEncoder(paramW).Encode(p); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return ready{}, err
 	}
@@ -246,7 +281,7 @@ func (d Dir) start(ctx context.Context, lock *os.File, s Shape, o Options) (read
 	}
 	var r ready
 	if err != nil || json.Unmarshal(answer, &r) != nil {
-		return ready{}, newNamespaceError(s, "start in namespace", fmt.Errorf("the engine ended before it was ready: %s", tail(d.Log())))
+		return ready{}, newNamespaceError(s, "start in namespace", fmt.Errorf("the engine ended before it was ready: %s", o.lastWords(d)))
 	}
 	return r, nil
 }
@@ -279,6 +314,13 @@ func (d Dir) engineEnv(env []string, s Shape) []string {
 		out = append(out, k+"="+v)
 	}
 	return out
+}
+
+func (o Options) lastWords(d Dir) string {
+	if o.Log != nil {
+		return "see its log"
+	}
+	return tail(d.Log())
 }
 
 // tail returns the last lines of a log file, for an error message.
