@@ -11,8 +11,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Services that a connection to the engine can be for.
@@ -42,7 +43,8 @@ type welcome struct {
 // errOtherBuild means that the engine that runs is of another optbuild.
 var errOtherBuild = errors.New("the engine that runs is of another version of optbuild")
 
-// Conn is a command's hold on an engine. Close it when the command needs the engine no more.
+// Conn is a command's hold on an engine. Close it when the command needs the engine no more. Its methods may be called
+// concurrently.
 type Conn struct {
 	// Notices are lines about how the engine runs that its user should know (such as the single-id mode).
 	Notices []string
@@ -56,36 +58,61 @@ type Conn struct {
 	dir   Dir
 	build string
 	hold  *net.UnixConn
-	rest  *bufio.Reader
-	watch sync.Once
-	lost  chan struct{}
+	pidfd int           // -1 if there is none
+	gone  chan struct{} // closed when the engine has ended, or has let us go after Close
 }
 
-// Dial opens a connection to one of the engine's services.
+// Dial opens a connection to one of the engine's services. It does not connect to an engine that came after ours.
 func (c *Conn) Dial(ctx context.Context, service string) (net.Conn, error) {
-	return dialService(ctx, c.dir, hello{Service: service, Build: c.build})
+	select {
+	case <-c.gone:
+		return nil, c.lostError()
+	default:
+		return dialService(ctx, c.dir, hello{Service: service, Build: c.build})
+	}
 }
 
 // Close gives up the hold. When this was the last one it returns after the engine has ended, else at once.
 func (c *Conn) Close() error {
-	defer c.hold.Close()
-	if err := c.hold.CloseWrite(); err != nil {
-		return nil // the engine is gone
+	if err := c.hold.CloseWrite(); err == nil {
+		<-c.gone
 	}
-	<-c.Lost()
-	return nil
+	return c.hold.Close()
 }
 
-// Lost returns a channel that is closed when the engine has gone away while the hold was open.
-func (c *Conn) Lost() <-chan struct{} {
-	c.watch.Do(func() {
-		c.lost = make(chan struct{})
-		go func() {
-			defer close(c.lost)
-			_, _ = io.Copy(io.Discard, c.rest)
-		}()
-	})
-	return c.lost
+// Lost returns a channel that is closed when the engine has gone away while the hold was open (and after Close).
+func (c *Conn) Lost() <-chan struct{} { return c.gone }
+
+// Watch returns a context that ends when the engine goes away, with a *LostError as its cause.
+func (c *Conn) Watch(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-c.gone:
+			cancel(c.lostError())
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+func (c *Conn) lostError() error {
+	return &LostError{PID: c.PID, Log: c.dir.Log(), Tail: lastLine(c.dir.Log())}
+}
+
+// LostError says that the engine ended while a command needed it.
+type LostError struct {
+	PID  int
+	Log  string // path of the engine's log
+	Tail string // its last line
+}
+
+func (e *LostError) Error() string {
+	s := fmt.Sprintf("the engine (process %d) was killed or stopped; its log is %s", e.PID, e.Log)
+	if e.Tail != "" {
+		s += " and ends with: " + e.Tail
+	}
+	return s
 }
 
 func join(ctx context.Context, d Dir, build string) (*Conn, error) {
@@ -113,7 +140,42 @@ func join(ctx context.Context, d Dir, build string) (*Conn, error) {
 		uc.Close()
 		return nil, errOtherBuild
 	}
-	return &Conn{Notices: w.Notices, Settings: w.Settings, PID: w.PID, dir: d, build: build, hold: uc, rest: r}, nil
+	c := &Conn{Notices: w.Notices, Settings: w.Settings, PID: w.PID, dir: d, build: build, hold: uc, pidfd: peerPidfd(uc), gone: make(chan struct{})}
+	go c.awaitEnd(r)
+	return c, nil
+}
+
+// awaitEnd waits until the engine closes the hold connection; when that is because it ends, until its process is gone, too:
+// files are closed before mounts are dropped, and the user may want to unmount or delete things.
+func (c *Conn) awaitEnd(r io.Reader) {
+	_, _ = io.Copy(io.Discard, r)
+	if c.pidfd >= 0 {
+		if _, err := os.Lstat(c.dir.file(socketName)); err != nil {
+			pollPidfd(c.pidfd, time.Second)
+		}
+		unix.Close(c.pidfd)
+	}
+	close(c.gone)
+}
+
+// peerPidfd returns a descriptor of the process at the other end of a connection; -1 when it can't be had, as when that
+// process is not visible in our pid namespace.
+func peerPidfd(c *net.UnixConn) int {
+	fd := -1
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fd
+	}
+	_ = raw.Control(func(s uintptr) {
+		cred, err := unix.GetsockoptUcred(int(s), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil || cred.Pid <= 0 {
+			return
+		}
+		if p, err := unix.PidfdOpen(int(cred.Pid), 0); err == nil {
+			fd = p
+		}
+	})
+	return fd
 }
 
 func dialService(ctx context.Context, d Dir, h hello) (net.Conn, error) {
@@ -155,7 +217,7 @@ func (d Dir) socketPath() (path string, done func(), err error) {
 }
 
 // readHello reads a connection's first line byte by byte, so that nothing of what follows it is swallowed.
-func readHello(c net.Conn) (h hello, err error) {
+func readHello(c io.Reader) (h hello, err error) {
 	var line strings.Builder
 	var b [1]byte
 	for line.Len() < 4096 {

@@ -38,12 +38,17 @@ const (
 	markerName  = "engine.json"
 	logName     = "engine.log"
 	cacheName   = "cache"
+	singleName  = "cache-single-id"
 	tmpName     = "tmp"
 	runName     = "run"
+	trashName   = "trash"
 )
 
 // Dir is a state directory that exists, is ours, and has a layout that we understand.
-type Dir struct{ path string }
+type Dir struct {
+	path  string
+	cache string // the cache's name below path: cacheName or singleName
+}
 
 // ErrNewerLayout is wrapped by the error for a state directory that a newer optbuild has written.
 var ErrNewerLayout = errors.New("the state directory was written by a newer optbuild")
@@ -69,8 +74,8 @@ func OpenDir(path string) (Dir, error) {
 	if st := fi.Sys().(*syscall.Stat_t); int(st.Uid) != os.Geteuid() {
 		return Dir{}, &DirError{Path: path, Owner: int(st.Uid), Err: ErrForeignDir}
 	}
-	d := Dir{path}
-	for _, name := range []string{cacheName, tmpName, runName} {
+	d := Dir{path: path, cache: cacheName}
+	for _, name := range []string{cacheName, tmpName, runName, trashName} {
 		if err := os.MkdirAll(d.file(name), 0o700); err != nil {
 			return Dir{}, &DirError{Path: path, Err: err}
 		}
@@ -84,9 +89,12 @@ func (d Dir) checkVersion() error {
 	}
 	b, err := os.ReadFile(d.file(versionName))
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(b) == 0: // empty: the machine went down right after it was made
 		v.Layout = LayoutVersion
-		b, _ := json.Marshal(v)
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
 		if err := WriteFile(d.file(versionName), append(b, '\n'), 0o600); err != nil {
 			return &DirError{Path: d.path, Err: err}
 		}
@@ -108,8 +116,18 @@ func (d Dir) file(name string) string { return filepath.Join(d.path, name) }
 // Path is the absolute path of the directory, without symbolic links.
 func (d Dir) Path() string { return d.path }
 
-// Cache is where the engine's databases, blobs and snapshots are.
-func (d Dir) Cache() string { return d.file(cacheName) }
+// Cache is where the engine's databases, blobs and snapshots are. Engines in single-id mode have one of their own: they
+// could neither read nor remove what belongs to subordinate ids, and owners of files mean nothing in theirs.
+func (d Dir) Cache() string { return d.file(d.cache) }
+
+// in returns the directory as an engine of the given shape uses it.
+func (d Dir) in(s Shape) Dir {
+	d.cache = cacheName
+	if s.oneID() {
+		d.cache = singleName
+	}
+	return d
+}
 
 // Log is the engine's log file.
 func (d Dir) Log() string { return d.file(logName) }

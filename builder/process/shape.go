@@ -40,6 +40,8 @@ type Shape struct {
 	// UIDs and GIDs are the mappings of the user namespace, for the kinds that make one.
 	UIDs []syscall.SysProcIDMap `json:"uids,omitempty"`
 	GIDs []syscall.SysProcIDMap `json:"gids,omitempty"`
+	// OneID is set where the user namespace that we are in, and that is not ours, has just one user or one group.
+	OneID bool `json:"oneID,omitempty"`
 	// Why says why a better kind was passed over.
 	Why string `json:"why,omitempty"`
 }
@@ -47,8 +49,14 @@ type Shape struct {
 // Rootless reports whether the engine is not root of the host's user namespace.
 func (s Shape) Rootless() bool { return s.Kind != HostRoot }
 
+// oneID reports whether there is just one id to give to files and processes.
+func (s Shape) oneID() bool { return s.Kind == SingleID || s.OneID }
+
+// ownUserNS reports whether the engine gets a user namespace of its own.
+func (s Shape) ownUserNS() bool { return s.Kind != HostRoot && s.Kind != InsideRoot }
+
 func (s Shape) notices() []string {
-	if s.Kind != SingleID {
+	if !s.oneID() {
 		return nil
 	}
 	return []string{"single-id mode (" + s.Why + "): every file that a step makes or COPY --chown names belongs to root in the image, USER changes nothing; see `optbuild doctor`"}
@@ -74,33 +82,44 @@ func (s Shape) attr() *syscall.SysProcAttr {
 // shapesHere returns the shapes that this process could give an engine, best first.
 func shapesHere(single bool) ([]Shape, error) {
 	uid, gid := os.Geteuid(), os.Getegid()
-	if uid == 0 && !single {
-		switch admin, err := hasCapability(unix.CAP_SYS_ADMIN); {
-		case err != nil:
-			return nil, err
-		case admin && userns.RunningInUserNS():
-			return []Shape{{Kind: InsideRoot}}, nil
-		case admin:
-			return []Shape{{Kind: HostRoot}}, nil
-		}
-		s := Shape{Kind: WeakRoot}
-		var err error
-		if s.UIDs, err = ownIDs("/proc/self/uid_map"); err != nil {
-			return nil, err
-		}
-		if s.GIDs, err = ownIDs("/proc/self/gid_map"); err != nil {
-			return nil, err
-		}
-		return []Shape{s, singleShape(0, 0, "root here may not map ids")}, nil
-	}
 	if single {
 		return []Shape{singleShape(uid, gid, "asked for")}, nil
+	}
+	if uid == 0 {
+		return rootShapes()
 	}
 	s, err := subIDShape(uid, gid)
 	if err != nil {
 		return []Shape{singleShape(uid, gid, err.Error())}, nil
 	}
 	return []Shape{s, singleShape(uid, gid, "newuidmap did not work")}, nil
+}
+
+func rootShapes() ([]Shape, error) {
+	uids, err := ownIDs("/proc/self/uid_map")
+	if err != nil {
+		return nil, err
+	}
+	gids, err := ownIDs("/proc/self/gid_map")
+	if err != nil {
+		return nil, err
+	}
+	one, why := oneIDOnly(uids) || oneIDOnly(gids), ""
+	if one {
+		why = "the user namespace that optbuild runs in has a single id"
+	}
+	admin, err := hasCapability(unix.CAP_SYS_ADMIN)
+	switch {
+	case err != nil:
+		return nil, err
+	case admin && userns.RunningInUserNS():
+		return []Shape{{Kind: InsideRoot, OneID: one, Why: why}}, nil
+	case admin:
+		return []Shape{{Kind: HostRoot}}, nil
+	case one:
+		return []Shape{singleShape(0, 0, why)}, nil
+	}
+	return []Shape{{Kind: WeakRoot, UIDs: uids, GIDs: gids}, singleShape(0, 0, "root here may not map ids")}, nil
 }
 
 func singleShape(uid, gid int, why string) Shape {
@@ -165,22 +184,36 @@ func writeMappings(pid int, s Shape) error {
 	return nil
 }
 
+// allIDs is the size of the initial user namespace's mapping. A user namespace with the same mapping can't be told from it,
+// and runc and containerd would take us for the host's root; so ours have one id less.
+const allIDs = 1<<32 - 1
+
 // ownIDs maps all ids that exist in this user namespace to themselves.
 func ownIDs(file string) ([]syscall.SysProcIDMap, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	var m []syscall.SysProcIDMap
-	for line := range strings.Lines(string(b)) {
-		var inside, outside, size int
-		if _, err := fmt.Sscan(line, &inside, &outside, &size); err != nil {
-			return nil, fmt.Errorf("read %s: %w", file, err)
-		}
-		m = append(m, syscall.SysProcIDMap{ContainerID: inside, HostID: inside, Size: size})
+	m, err := parseIDMap(string(b))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
 	return m, nil
 }
+
+func parseIDMap(s string) ([]syscall.SysProcIDMap, error) {
+	var m []syscall.SysProcIDMap
+	for line := range strings.Lines(s) {
+		var inside, outside, size int
+		if _, err := fmt.Sscan(line, &inside, &outside, &size); err != nil {
+			return nil, err
+		}
+		m = append(m, syscall.SysProcIDMap{ContainerID: inside, HostID: inside, Size: min(size, allIDs-1)})
+	}
+	return m, nil
+}
+
+func oneIDOnly(m []syscall.SysProcIDMap) bool { return len(m) == 1 && m[0].Size == 1 }
 
 func hasCapability(bit int) (bool, error) {
 	b, err := os.ReadFile("/proc/self/status")

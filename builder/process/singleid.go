@@ -13,22 +13,32 @@ import (
 // `apt-get install` run. It is a seccomp filter that answers these calls with errno 0; for the native architecture and, on
 // amd64, for 32-bit programs.
 func ignoreOwnership() error {
-	var f []unix.SockFilter
-	for _, a := range ownershipCalls[runtime.GOARCH] {
-		f = append(f, a.filter()...)
-	}
-	if len(f) == 0 {
+	f := ownershipFilter(runtime.GOARCH)
+	if f == nil {
 		return fmt.Errorf("single-id mode is not available on %s", runtime.GOARCH)
 	}
-	f = append(f, statement(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ALLOW))
 	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}
 	// All threads: goroutines move between them.
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	thread, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
 	runtime.KeepAlive(f)
 	if errno != 0 {
 		return fmt.Errorf("seccomp: %w", errno)
 	}
+	if thread != 0 {
+		return fmt.Errorf("seccomp: thread %d has a filter of its own", thread)
+	}
 	return nil
+}
+
+// ownershipFilter returns the filter for an architecture, nil for one that we don't know.
+func ownershipFilter(arch string) (f []unix.SockFilter) {
+	for _, a := range ownershipCalls[arch] {
+		f = append(f, a.filter()...)
+	}
+	if f == nil {
+		return nil
+	}
+	return append(f, statement(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ALLOW))
 }
 
 // archCalls lists, for an architecture as seccomp names it, the numbers of the calls that change owners, users and groups.
@@ -51,10 +61,12 @@ var ownershipCalls = map[string][]archCalls{
 			213, 214, 203, 204, 208, 210, 206, 215, 216, // their 32-bit forms
 		}},
 	},
-	"arm64": {
-		{unix.AUDIT_ARCH_AARCH64, []uint32{54, 55, 146, 144, 145, 143, 147, 149, 159, 151, 152}}, // fchownat, fchown, setuid, setgid, setreuid, setregid, setresuid, setresgid, setgroups, setfsuid, setfsgid
-	},
+	"arm64":   {{unix.AUDIT_ARCH_AARCH64, genericCalls}},
+	"riscv64": {{unix.AUDIT_ARCH_RISCV64, genericCalls}},
 }
+
+// genericCalls are fchownat, fchown, setuid, setgid, setreuid, setregid, setresuid, setresgid, setgroups, setfsuid, setfsgid.
+var genericCalls = []uint32{54, 55, 146, 144, 145, 143, 147, 149, 159, 151, 152}
 
 // Offsets in struct seccomp_data.
 const (

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Names under which the binary starts itself again.
@@ -29,7 +27,7 @@ const (
 	filesFD = 6 // the first of Options.Files
 )
 
-// params go from the starter to the engine, as JSON over a pipe.
+// params go from the starter to the engine, as JSON over a pipe that the starter keeps open until it has joined.
 type params struct {
 	Dir      string          `json:"dir"`
 	Build    string          `json:"build"`
@@ -37,6 +35,7 @@ type params struct {
 	Settings json.RawMessage `json:"settings,omitempty"`
 	PID      int             `json:"pid"`
 	Notices  []string        `json:"notices,omitempty"`
+	Sync     bool            `json:"sync,omitempty"`
 	// Files is how many files follow the fixed ones.
 	Files int `json:"files,omitempty"`
 }
@@ -46,7 +45,10 @@ type ready struct {
 	Error string `json:"error,omitempty"`
 	// MaskedProc asks the starter to try again without a pid namespace: a fresh /proc can't be mounted here.
 	MaskedProc bool `json:"maskedProc,omitempty"`
-	// Code tells errors apart that the starter's user needs to branch on; empty for the rest.
+	// Op and Errno are set when the kernel refused a step of setting up namespaces.
+	Op    string        `json:"op,omitempty"`
+	Errno syscall.Errno `json:"errno,omitempty"`
+	// Code tells other errors apart that the starter's user needs to branch on; empty for the rest.
 	Code string `json:"code,omitempty"`
 }
 
@@ -62,6 +64,9 @@ type Options struct {
 	Wait time.Duration
 	// SingleID forces the single-id mode (for tests and for measuring).
 	SingleID bool
+	// Sync makes the engine that this command starts write everything to disk before it ends, for machines that are thrown
+	// away after the build while the state directory is kept.
+	Sync bool
 	// Own asks for an engine of one's own settings: one that runs already is waited for, not joined.
 	Own bool
 	// Files are handed to the engine, see Engine.Files. Only with Own.
@@ -78,13 +83,12 @@ var ErrBusy = errors.New("the state directory is in use")
 
 // Connect joins the engine of the state directory, or starts it.
 func Connect(ctx context.Context, d Dir, o Options) (*Conn, error) {
-	wait := o.Wait
-	if wait == 0 {
-		wait = DefaultWait
+	if o.Wait == 0 {
+		o.Wait = DefaultWait
 	}
 	begin, said := time.Now(), false
 	for {
-		c, err := joinUnlessOwn(ctx, d, o)
+		c, err := joinBriefly(ctx, d, o)
 		if err == nil {
 			return c, nil
 		}
@@ -94,12 +98,12 @@ func Connect(ctx context.Context, d Dir, o Options) (*Conn, error) {
 		if c, err := d.startLocked(ctx, o); c != nil || err != nil {
 			return c, err
 		}
-		// Somebody holds the lock and can't be joined: an engine that starts, ends, or is of another build.
+		// Somebody holds the lock and can't be joined: an engine that starts, ends, hangs, or is of another build.
 		other := errors.Is(err, errOtherBuild)
-		if waited := time.Since(begin); o.Own && waited > wait {
-			return nil, fmt.Errorf("%w: %s is held by another optbuild (process %s)", ErrBusy, d.path, d.holder())
-		} else if !other && waited > wait {
-			return nil, fmt.Errorf("%w: %s is held by an engine that does not answer (%v)", ErrBusy, d.path, err)
+		if waited := time.Since(begin); o.Own && waited > o.Wait {
+			return nil, fmt.Errorf("%w: %s is held by another optbuild (process %s)", ErrBusy, d.path, d.holderPID())
+		} else if !other && waited > o.Wait {
+			return nil, fmt.Errorf("%w: %s is held by process %s, which does not answer (%v)", ErrBusy, d.path, d.holderPID(), err)
 		} else if !said && (other || waited > time.Second) && o.Say != nil {
 			o.Say(d.waitLine(other, o.Own))
 			said = true
@@ -118,30 +122,31 @@ func Connect(ctx context.Context, d Dir, o Options) (*Conn, error) {
 
 var errOwn = errors.New("another optbuild uses it")
 
-func joinUnlessOwn(ctx context.Context, d Dir, o Options) (*Conn, error) {
+// joinBriefly gives up after a while, so that a command that waits for an engine that hangs can say so.
+func joinBriefly(ctx context.Context, d Dir, o Options) (*Conn, error) {
 	if o.Own {
 		return nil, errOwn
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	return join(ctx, d, o.Build)
 }
 
-// holder is the process id of the engine that uses, or used last, the state directory.
-func (d Dir) holder() string {
-	m, err := d.readMarker()
-	if err != nil {
-		return "unknown"
+func (d Dir) holderPID() string {
+	if h := d.readHolder(); h.PID != 0 {
+		return fmt.Sprint(h.PID)
 	}
-	return fmt.Sprint(m.PID)
+	return "unknown"
 }
 
 func (d Dir) waitLine(other, own bool) string {
 	switch {
 	case own:
-		return fmt.Sprintf("waiting: another optbuild uses %s (process %s)", d.path, d.holder())
+		return fmt.Sprintf("waiting: another optbuild uses %s (process %s)", d.path, d.holderPID())
 	case other:
-		return fmt.Sprintf("waiting: another version of optbuild uses %s (process %s)", d.path, d.holder())
+		return fmt.Sprintf("waiting: another version of optbuild uses %s (process %s)", d.path, d.holderPID())
 	}
-	return fmt.Sprintf("waiting: another optbuild that is starting or ending holds %s (process %s)", d.path, d.holder())
+	return fmt.Sprintf("waiting: an engine that is starting or ending holds %s (process %s)", d.path, d.holderPID())
 }
 
 // startLocked starts the engine if the lock is free; (nil, nil) means that it is not.
@@ -151,41 +156,39 @@ func (d Dir) startLocked(ctx context.Context, o Options) (*Conn, error) {
 		return nil, err
 	}
 	defer lock.Close() // the engine has its own descriptor of the same open file, and with it the lock
+	last := d.readHolder()
+	if err := last.awaitEnd(ctx, o.Wait); err != nil {
+		return nil, err
+	}
+	if last.Strays {
+		d.killStrays(last.UserNS)
+	}
 	shapes, err := shapesHere(o.SingleID)
 	if err != nil {
 		return nil, err
 	}
-	var failed []error
-	for i := 0; i < len(shapes); i++ {
-		s := shapes[i]
-		r, err := d.start(ctx, lock, s, o)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			failed = append(failed, err)
-			continue
+	var refused error // why the best shape does not work here
+	for len(shapes) > 0 {
+		s := shapes[0]
+		shapes = shapes[1:]
+		if refused != nil && s.Kind == SingleID {
+			s.Why = refused.Error()
 		}
+		c, err := d.start(ctx, lock, s, o)
+		var ne *NamespaceError
 		switch {
-		case r.MaskedProc && !s.NoPIDNamespace:
+		case errors.Is(err, errMaskedProc) && !s.NoPIDNamespace:
 			s.NoPIDNamespace = true
-			shapes = append(shapes[:i+1:i+1], append([]Shape{s}, shapes[i+1:]...)...)
-			continue
-		case r.Error != "":
-			e := &EngineError{Message: r.Error, Code: r.Code}
-			if o.Log == nil {
-				e.Log = d.Log()
+			shapes = append([]Shape{s}, shapes...)
+		case errors.As(err, &ne):
+			if refused == nil {
+				refused = err
 			}
-			return nil, e
+		default:
+			return c, err
 		}
-		c, err := join(ctx, d, o.Build)
-		if err != nil {
-			return nil, fmt.Errorf("join the engine just started: %w", err)
-		}
-		c.Started = true
-		return c, nil
 	}
-	return nil, errors.Join(failed...)
+	return nil, refused
 }
 
 // EngineError is what the engine said when it could not start.
@@ -198,47 +201,87 @@ type EngineError struct {
 
 func (e *EngineError) Error() string { return e.Message }
 
-func (d Dir) tryLock() (*os.File, error) {
-	f, err := os.OpenFile(d.file(lockName), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, &DirError{Path: d.path, Err: err}
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		return f, nil
-	}
-	f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, nil
-	}
-	return nil, &DirError{Path: d.path, Err: fmt.Errorf("lock: %w", err)}
-}
-
-// start runs the engine in the given shape and waits until it serves or says why not. An error means that the shape itself
-// does not work here.
-func (d Dir) start(ctx context.Context, lock *os.File, s Shape, o Options) (ready, error) {
+// start runs the engine in the given shape and joins it when it serves. A *NamespaceError means that the shape itself does
+// not work here.
+func (d Dir) start(ctx context.Context, lock *os.File, s Shape, o Options) (*Conn, error) {
 	settings, err := json.Marshal(o.Settings)
 	if err != nil {
-		return ready{}, err
+		return nil, err
 	}
+	child, err := d.spawn(lock, s, o)
+	if err != nil {
+		return nil, err
+	}
+	defer child.params.Close()
+	defer child.ready.Close()
+	if s.Kind == SubIDs {
+		if err := writeMappings(child.pid(), s); err != nil {
+			child.kill()
+			return nil, newNamespaceError(s, "map ids", err)
+		}
+		_, _ = child.params.Write([]byte{'\n'}) // if the child is gone we hear so from the other pipe
+	}
+	h := holder{PID: child.pid(), Start: startTime(child.pid()), Strays: s.NoPIDNamespace}
+	if s.ownUserNS() {
+		h.UserNS = userNS(child.pid())
+	}
+	if err := writeHolder(lock, h); err != nil {
+		child.kill()
+		return nil, &DirError{Path: d.path, Err: err}
+	}
+	p := params{Dir: d.path, Build: o.Build, Shape: s, Settings: settings, PID: child.pid(), Notices: s.notices(), Sync: o.Sync, Files: len(o.Files)}
+	if err := json.NewEncoder(child.params).Encode(p); err != nil && !errors.Is(err, syscall.EPIPE) {
+		child.kill()
+		return nil, err
+	}
+	if err := d.awaitReady(ctx, child, s, o); err != nil {
+		return nil, err
+	}
+	c, err := join(ctx, d, o.Build)
+	if err != nil {
+		return nil, fmt.Errorf("join the engine just started: %w", err)
+	}
+	c.Started = true
+	return c, nil
+}
+
+// child is an engine's process as its starter sees it.
+type child struct {
+	cmd    *exec.Cmd
+	params *os.File // write end
+	ready  *os.File // read end
+	exited chan struct{}
+}
+
+func (c *child) pid() int { return c.cmd.Process.Pid }
+
+// kill ends the engine and returns when it is gone.
+func (c *child) kill() {
+	_ = c.cmd.Process.Kill()
+	<-c.exited
+}
+
+// spawn starts the binary again, in the namespaces of the given shape.
+func (d Dir) spawn(lock *os.File, s Shape, o Options) (*child, error) {
 	logFile := o.Log
 	if logFile == nil {
-		if logFile, err = os.OpenFile(d.Log(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600); err != nil {
-			return ready{}, &DirError{Path: d.path, Err: err}
+		var err error
+		if logFile, err = d.openLog(); err != nil {
+			return nil, &DirError{Path: d.path, Err: err}
 		}
 		defer logFile.Close()
 	}
 	paramR, paramW, err := os.Pipe()
 	if err != nil {
-		return ready{}, err
+		return nil, err
 	}
-	defer paramW.Close()
+	defer paramR.Close()
 	readyR, readyW, err := os.Pipe()
 	if err != nil {
-		paramR.Close()
-		return ready{}, err
+		paramW.Close()
+		return nil, err
 	}
-	defer readyR.Close()
+	defer readyW.Close()
 
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{engineArg0}
@@ -250,40 +293,66 @@ func (d Dir) start(ctx context.Context, lock *os.File, s Shape, o Options) (read
 	if s.Kind == SubIDs {
 		cmd.Args[0] = mappingArg0
 	}
-	err = cmd.Start()
-	paramR.Close()
-	readyW.Close()
-	if err != nil {
-		return ready{}, newNamespaceError(s, "clone", err)
+	if err := cmd.Start(); err != nil {
+		paramW.Close()
+		readyR.Close()
+		return nil, newNamespaceError(s, "clone", err)
 	}
-	go cmd.Wait() // collects the exit status if we are still there when it ends
-	if s.Kind == SubIDs {
-		if err := writeMappings(cmd.Process.Pid, s); err != nil {
-			cmd.Process.Kill()
-			return ready{}, newNamespaceError(s, "map ids", err)
-		}
-		if _, err := paramW.Write([]byte{'\n'}); err != nil {
-			return ready{}, newNamespaceError(s, "start in namespace", err)
-		}
-	}
-	p := params{Dir: d.path, Build: o.Build, Shape: s, Settings: settings, PID: cmd.Process.Pid, Notices: s.notices(), Files: len(o.Files)}
-	if err := json.NewEncoder(paramW).Encode(p); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return ready{}, err
-	}
-	paramW.Close()
+	c := &child{cmd: cmd, params: paramW, ready: readyR, exited: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // collects the exit status, if we are still there then
+		close(c.exited)
+	}()
+	return c, nil
+}
 
-	stop := context.AfterFunc(ctx, func() { readyR.SetReadDeadline(time.Now()) })
+// openLog begins a new log. The one before is kept, for whoever was just told to look into it.
+func (d Dir) openLog() (*os.File, error) {
+	if fi, err := os.Stat(d.Log()); err == nil && fi.Size() > 0 {
+		if err := os.Rename(d.Log(), d.Log()+".old"); err != nil {
+			return nil, err
+		}
+	}
+	return os.OpenFile(d.Log(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
+}
+
+// awaitReady returns nil when the engine serves.
+func (d Dir) awaitReady(ctx context.Context, c *child, s Shape, o Options) error {
+	_ = c.ready.SetReadDeadline(time.Now().Add(o.Wait))
+	stop := context.AfterFunc(ctx, func() { _ = c.ready.SetReadDeadline(time.Now()) })
 	defer stop()
-	answer, err := io.ReadAll(readyR)
-	if ctx.Err() != nil {
-		cmd.Process.Kill()
-		return ready{}, context.Cause(ctx)
+	answer, err := io.ReadAll(c.ready)
+	switch {
+	case ctx.Err() != nil:
+		c.kill()
+		return context.Cause(ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.kill()
+		return fmt.Errorf("the engine did not start within %s; %s", o.Wait, o.lastWords(d))
+	case err != nil:
+		c.kill()
+		return fmt.Errorf("wait for the engine to start: %w", err)
 	}
 	var r ready
-	if err != nil || json.Unmarshal(answer, &r) != nil {
-		return ready{}, newNamespaceError(s, "start in namespace", fmt.Errorf("the engine ended before it was ready: %s", o.lastWords(d)))
+	if json.Unmarshal(answer, &r) != nil {
+		<-c.exited
+		return fmt.Errorf("the engine ended before it was ready (%s); %s", c.cmd.ProcessState, o.lastWords(d))
 	}
-	return r, nil
+	if r.Error == "" {
+		return nil
+	}
+	<-c.exited // it holds the lock, and its namespaces, until then
+	switch {
+	case r.MaskedProc:
+		return errMaskedProc
+	case r.Op != "":
+		return newNamespaceError(s, r.Op, r.Errno)
+	}
+	e := &EngineError{Message: r.Error, Code: r.Code}
+	if o.Log == nil {
+		e.Log = d.Log()
+	}
+	return e
 }
 
 // startGOGC keeps the garbage collector out of an engine's start and of a build in which everything is cached; runEngine
@@ -310,28 +379,37 @@ func (d Dir) engineEnv(env []string, s Shape) []string {
 			out = append(out, kv)
 		}
 	}
-	for k, v := range set {
-		out = append(out, k+"="+v)
+	for _, k := range []string{"GOGC", "TMPDIR", "USER", "XDG_RUNTIME_DIR"} {
+		if v, ok := set[k]; ok {
+			out = append(out, k+"="+v)
+		}
 	}
 	return out
 }
 
+// lastWords says what the engine's log ends with.
 func (o Options) lastWords(d Dir) string {
 	if o.Log != nil {
 		return "see its log"
 	}
-	return tail(d.Log())
+	if line := lastLine(d.Log()); line != "" {
+		return "its log " + d.Log() + " ends with: " + line
+	}
+	return "it wrote no log"
 }
 
-// tail returns the last lines of a log file, for an error message.
-func tail(path string) string {
+// lastLine returns the last line of a file that is not blank.
+func lastLine(path string) string {
 	const size = 2048
-	b, err := os.ReadFile(path)
-	if err != nil || len(b) == 0 {
-		return "it wrote no log"
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
 	}
-	if len(b) > size {
-		b = b[len(b)-size:]
+	defer f.Close()
+	if fi, err := f.Stat(); err == nil && fi.Size() > size {
+		_, _ = f.Seek(-size, io.SeekEnd)
 	}
-	return strings.TrimSpace(string(b))
+	b, _ := io.ReadAll(f)
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return lines[len(lines)-1]
 }
