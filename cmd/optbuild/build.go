@@ -10,16 +10,15 @@ import (
 	"strings"
 
 	"github.com/containerd/console"
-	"github.com/docker/cli/cli/config"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
-	"github.com/moby/buildkit/session/auth/authprovider"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/urfave/cli/v2"
 
 	"github.com/optbuild/optbuild/builder"
 	"github.com/optbuild/optbuild/builder/process"
+	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/request"
 	"github.com/optbuild/optbuild/frontend"
 )
@@ -84,7 +83,14 @@ func newBuild(c *cli.Context) (*build, error) {
 			return nil, fmt.Errorf("remove old image id file: %w", err)
 		}
 	}
-	docker := config.LoadDefaultConfigFile(os.Stderr)
+	registries, err := registryConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	docker, err := registries.LoadDocker()
+	if err != nil {
+		return nil, err
+	}
 	proxies := map[string]string{}
 	for k, v := range docker.ParseProxyConfig("", nil) {
 		if v != nil {
@@ -96,9 +102,11 @@ func newBuild(c *cli.Context) (*build, error) {
 	if b.solve, err = request.New(r, frontend.Name); err != nil {
 		return nil, buildInputError(err)
 	}
-	b.solve.Session = append(b.solve.Session, authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{
-		AuthConfigProvider: authprovider.LoadAuthConfig(docker),
-	}))
+	auth, err := registry.Auth(registries)
+	if err != nil {
+		return nil, err
+	}
+	b.solve.Session = append(b.solve.Session, auth)
 	return b, nil
 }
 

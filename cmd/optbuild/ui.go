@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/optbuild/optbuild/builder/process"
+	"github.com/optbuild/optbuild/builder/registry"
 )
 
 // This file owns the terminal: everything that is not a command's result goes through it to stderr.
@@ -49,14 +50,29 @@ func hintFor(err error) string {
 	if errors.As(err, &h) {
 		return h.hint
 	}
-	return process.Remedy(err)
+	if hint := process.Remedy(err); hint != "" {
+		return hint
+	}
+	_, hint := registry.Explain(err)
+	return hint
+}
+
+// messageFor is the text of an error: where its package knows a better one than the chain of its causes, that one.
+func messageFor(err error) string {
+	var h *hinted
+	if !errors.As(err, &h) && process.Remedy(err) == "" {
+		if message, _ := registry.Explain(err); message != "" {
+			return message
+		}
+	}
+	return err.Error()
 }
 
 func warn(line string) { fmt.Fprintln(os.Stderr, "optbuild: "+line) }
 
 // report prints an error and its remedy.
 func report(err error) {
-	fmt.Fprintln(os.Stderr, "optbuild: error: "+err.Error())
+	fmt.Fprintln(os.Stderr, "optbuild: error: "+messageFor(err))
 	if hint := hintFor(err); hint != "" {
 		fmt.Fprintln(os.Stderr, "hint: "+strings.ReplaceAll(hint, "\n", "\n      "))
 	}
