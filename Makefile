@@ -8,15 +8,48 @@ RUNC_VERSION = $(shell cd $(RUNC_DIR) && go list -m -f '{{.Version}}' github.com
 BUILD_ID = $(shell { git ls-files -co --exclude-standard -- '*.go' go.mod go.sum | LC_ALL=C sort | xargs cat; cat $(EMBEDDED)/runc.sha256; } 2>/dev/null | sha256sum | cut -c1-16)
 LDFLAGS = -s -w -X main.version=$(VERSION) -X github.com/optbuild/optbuild/builder.buildID=$(BUILD_ID)
 
+# What tests and demo need besides Go: newuidmap, git and tar for contexts, mmdebstrap and dpkg for base images.
+DEMO_PACKAGES = mmdebstrap ca-certificates uidmap
+TEST_PACKAGES = $(DEMO_PACKAGES) git
+
 export GOFLAGS := -buildvcs=false
 
-.PHONY: build runc
+.PHONY: build test unit integration demo lint clean
+
 build: $(EMBEDDED)/runc.sha256
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/optbuild ./cmd/optbuild
 
-# runc: static, with seccomp; libseccomp-dev is installed if it is missing.
+# test ends with go test's own lines.
+test: lint build unit integration
+
+# unit needs neither root nor network.
+unit: $(EMBEDDED)/runc.sha256
+	go test $$(go list ./... | grep -v '/integration$$')
+
+# integration runs the real binary; apt packages that it needs are installed. The cd makes go test show what was skipped, and why.
+integration: build
+	@./integration/install $(TEST_PACKAGES)
+	cd integration && OPTBUILD_BIN=$(CURDIR)/bin/optbuild go test -count=1 -timeout 60m
+
+# demo builds a naive Dockerfile cold, again, and after an edit.
+demo: build
+	@./integration/install $(DEMO_PACKAGES)
+	go run ./integration/demo -optbuild bin/optbuild
+
+lint: bin/staticcheck $(EMBEDDED)/runc.sha256
+	@out=$$(git ls-files -co --exclude-standard -- '*.go' | xargs gofmt -l); test -z "$$out" || { echo "run gofmt -w on:"; echo "$$out"; exit 1; }
+	go vet ./...
+	bin/staticcheck ./...
+
+bin/staticcheck: integration/lint/go.mod integration/lint/go.sum
+	cd integration/lint && go build -o ../../$@ honnef.co/go/tools/cmd/staticcheck
+
+clean:
+	rm -rf bin $(EMBEDDED)/runc $(EMBEDDED)/runc.version $(EMBEDDED)/runc.sha256
+
+# runc: static, with seccomp; libseccomp-dev and gcc are installed if they are missing.
 $(EMBEDDED)/runc.sha256: $(RUNC_DIR)/go.mod $(RUNC_DIR)/go.sum
-	@test -e /usr/include/seccomp.h || ./integration/install libseccomp-dev gcc libc6-dev
+	@{ test -e /usr/include/seccomp.h && command -v gcc >/dev/null; } || ./integration/install libseccomp-dev gcc libc6-dev
 	cd $(RUNC_DIR) && CGO_ENABLED=1 go build -trimpath -tags "seccomp netgo osusergo" \
 	  -ldflags "-s -w -extldflags -static -X main.version=$(RUNC_VERSION:v%=%)" -o ../embedded/runc github.com/opencontainers/runc
 	echo $(RUNC_VERSION:v%=%) > $(EMBEDDED)/runc.version
