@@ -1,0 +1,124 @@
+package integration
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/optbuild/optbuild"
+
+// directions says which of our own packages the packages below a folder may import, as folders; nothing else. The first row
+// that matches a package holds.
+var directions = []struct {
+	from string
+	to   []string
+}{
+	{"cache", []string{"cache"}},
+	{"snapshot", []string{"snapshot"}},
+	{"frontend", []string{"frontend"}},
+	{"builder", []string{"builder", "cache", "snapshot"}},
+	{"cmd", []string{"builder", "cache", "cmd", "frontend", "snapshot"}},
+	{"integration", []string{"builder", "cache", "frontend", "integration", "snapshot"}},
+}
+
+// enginePackages are the parts of BuildKit that only packages below builder may use, so that a new BuildKit is one folder's
+// work.
+var enginePackages = []string{"worker", "solver", "control", "executor"}
+
+// wireTypes are what clients and frontends of any BuildKit speak: LLB, and the errors that come back.
+var wireTypes = []string{"github.com/moby/buildkit/solver/pb", "github.com/moby/buildkit/solver/errdefs"}
+
+// TestImportDirections parses the sources itself: a `go list` in a subprocess would hide them from go test's cache.
+func TestImportDirections(t *testing.T) {
+	found := 0
+	err := filepath.WalkDir("..", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") {
+			return err
+		}
+		rel, err := filepath.Rel("..", file)
+		if err != nil {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		found++
+		for _, spec := range f.Imports {
+			target, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if complaint := checkImport(path.Dir(filepath.ToSlash(rel)), target); complaint != "" {
+				t.Errorf("%s: %s", rel, complaint)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found == 0 {
+		t.Fatal("no Go files found")
+	}
+}
+
+// checkImport says what is wrong with a package of ours (a folder) importing target; "" if nothing is.
+func checkImport(folder, target string) string {
+	if own, ok := strings.CutPrefix(target, module+"/"); ok {
+		for _, d := range directions {
+			if !below(folder, d.from) {
+				continue
+			}
+			for _, to := range d.to {
+				if below(own, to) {
+					return ""
+				}
+			}
+			return fmt.Sprintf("%s may not import %s", d.from, own)
+		}
+		return fmt.Sprintf("%s has no row in directions", folder)
+	}
+	if below(folder, "builder") || slices.Contains(wireTypes, target) {
+		return ""
+	}
+	for _, p := range enginePackages {
+		if below(target, "github.com/moby/buildkit/"+p) {
+			return fmt.Sprintf("only builder may import %s", target)
+		}
+	}
+	return ""
+}
+
+func below(p, folder string) bool { return p == folder || strings.HasPrefix(p, folder+"/") }
+
+func TestCheckImport(t *testing.T) {
+	for _, c := range []struct{ folder, target, want string }{
+		{"frontend", module + "/frontend/plan", ""},
+		{"frontend/opt", module + "/builder", "frontend may not import builder"},
+		{"builder/engine", module + "/snapshot", ""},
+		{"builder", module + "/frontend", "builder may not import frontend"},
+		{"snapshot", module + "/cache", "snapshot may not import cache"},
+		{"cache", module + "/snapshot", "cache may not import snapshot"},
+		{"cmd/optbuild", module + "/frontend", ""},
+		{"tools", module + "/cache", "tools has no row in directions"},
+		{"frontend", "github.com/moby/buildkit/solver", "only builder may import github.com/moby/buildkit/solver"},
+		{"frontend", "github.com/moby/buildkit/solver/pb", ""},
+		{"cmd/optbuild", "github.com/moby/buildkit/executor/oci", "only builder may import github.com/moby/buildkit/executor/oci"},
+		{"builder/engine", "github.com/moby/buildkit/control", ""},
+		{"snapshot", "github.com/moby/buildkit/snapshot", ""},
+		{"cmd/optbuild", "github.com/moby/buildkit/solver/errdefs", ""},
+	} {
+		if got := checkImport(c.folder, c.target); got != c.want {
+			t.Errorf("checkImport(%q, %q) = %q, want %q", c.folder, c.target, got, c.want)
+		}
+	}
+}
