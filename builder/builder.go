@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/optbuild/optbuild/builder/housekeeping"
 	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/store"
@@ -49,6 +50,8 @@ type Settings struct {
 	Registry registry.Config `json:"registry,omitzero"`
 	// Daemon makes the engine serve like a buildkitd; see Serve.
 	Daemon *daemonSettings `json:"daemon,omitempty"`
+	// MaxCache is the most bytes that the cache may take on disk; 0 means a share of the disk.
+	MaxCache int64 `json:"maxCache,omitempty"`
 }
 
 // Conn is a command's connection to its engine. Close it.
@@ -107,6 +110,11 @@ func missing(running json.RawMessage, want Settings) (lines []string) {
 
 // Store returns the engine's local image store. It can be used until the connection is closed.
 func (c *Conn) Store(o store.Options) *store.Store { return store.New(api.Client(c.images), o) }
+
+// Keeper returns a client for disk usage and pruning.
+func (c *Conn) Keeper() *housekeeping.Client {
+	return housekeeping.NewClient(func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, process.ServiceKeeper) })
+}
 
 // Close gives up the connection; when no other command uses the engine, it returns after the engine has ended.
 func (c *Conn) Close() error {

@@ -15,9 +15,11 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/optbuild/optbuild/builder/engine"
+	"github.com/optbuild/optbuild/builder/housekeeping"
 	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/runtime"
+	"github.com/optbuild/optbuild/cache"
 )
 
 // Main runs the engine's process, if this is one, and does not return then. cmd calls it first of all.
@@ -46,12 +48,18 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 		return process.Served{}, err
 	}
 	o.Frontends = frontends
+	var keeper *housekeeping.Keeper
 	start := func(o engine.Options) (*engine.Engine, error) {
 		eng, err := engine.New(ctx, o)
 		if err != nil {
 			return nil, err
 		}
-		server := newServer()
+		keeper, err = housekeeping.New(eng, e.Dir.Path(), e.Dir.Cache(), cache.Limit{Bytes: s.MaxCache})
+		if err != nil {
+			return nil, err
+		}
+		go keeper.Serve(e.Listener(process.ServiceKeeper))
+		server := newServer(keeper.Solving)
 		eng.Register(server)
 		go server.Serve(e.Listener(process.ServiceBuildKit))
 		// Without BuildKit's error interceptors: containerd's services encode their errors themselves.
@@ -62,10 +70,10 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 	}
 	if s.Daemon == nil {
 		_, err := start(o)
-		return process.Served{}, err
+		return process.Served{Idle: func(ctx context.Context) { keeper.Idle(ctx) }}, err
 	}
 	stopped, err := serveDaemon(ctx, e, *s.Daemon, o, start)
-	return process.Served{Idle: func(context.Context) { stopped() }}, err
+	return process.Served{Idle: func(ctx context.Context) { stopped(); keeper.Idle(ctx) }}, err
 }
 
 func engineOptions(e *process.Engine, s Settings) (engine.Options, error) {
@@ -99,10 +107,10 @@ func engineOptions(e *process.Engine, s Settings) (engine.Options, error) {
 	return o, nil
 }
 
-// newServer returns a gRPC server that carries BuildKit's typed errors.
-func newServer() *grpc.Server {
+// newServer returns a gRPC server that carries BuildKit's typed errors and calls solving around each unary call.
+func newServer(solving grpc.UnaryServerInterceptor) *grpc.Server {
 	return grpc.NewServer(append(messageSizes(),
-		grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor),
+		grpc.ChainUnaryInterceptor(grpcerrors.UnaryServerInterceptor, solving),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 	)...)
 }

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/moby/buildkit/cache/remotecache"
@@ -47,6 +48,8 @@ import (
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
+
+	"github.com/optbuild/optbuild/cache"
 )
 
 // Namespace is the containerd namespace of every image, lease and blob in the engine's databases.
@@ -121,6 +124,8 @@ type Engine struct {
 	controller *control.Controller
 	worker     *worker.Controller
 	parts      *parts
+	root       string
+	content    content.Store
 }
 
 // New opens (or creates) the databases below o.Root and returns an engine on them. A damaged database is an error that
@@ -200,7 +205,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create controller: %w", err)
 	}
-	return &Engine{controller: c, worker: workers, parts: p}, nil
+	return &Engine{controller: c, worker: workers, parts: p, root: o.Root, content: w.ContentStore()}, nil
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).
@@ -209,29 +214,29 @@ func (e *Engine) Register(s *grpc.Server) { e.controller.Register(s) }
 // Images returns the local image store, nil without Options.KeepImages.
 func (e *Engine) Images() images.Store { return e.parts.images }
 
-// Prune removes cache records by the given rules and returns how many bytes their sizes sum to. It ends early, without an
-// error, when ctx does.
-func (e *Engine) Prune(ctx context.Context, rules ...client.PruneInfo) (int64, error) {
+// Prune removes cache records by the given rules, tells each to removed, and returns when what they took is free. It ends
+// early, without an error, when ctx does.
+func (e *Engine) Prune(ctx context.Context, removed func(cache.Record), rules ...client.PruneInfo) error {
 	w, err := e.worker.GetDefault()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	ch := make(chan client.UsageInfo)
-	sum := make(chan int64)
+	done := make(chan struct{})
 	go func() {
-		var n int64
+		defer close(done)
 		for u := range ch {
-			n += u.Size
+			removed(record(u))
 		}
-		sum <- n
 	}()
 	err = w.Prune(ctx, ch, rules...)
 	close(ch)
-	n := <-sum
-	if err != nil && ctx.Err() != nil {
-		err = nil
+	<-done
+	if ctx.Err() != nil {
+		// Cut short before BuildKit collects: what the removed records held is still there.
+		return e.CollectGarbage(context.WithoutCancel(ctx))
 	}
-	return n, err
+	return err
 }
 
 // Close closes the databases. No request may be under way.

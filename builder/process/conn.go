@@ -21,6 +21,7 @@ const (
 	serviceHold     = "hold"     // counts as a user of the engine for as long as it is open
 	ServiceBuildKit = "buildkit" // BuildKit's gRPC API
 	ServiceStore    = "store"    // the image store's gRPC API
+	ServiceKeeper   = "keeper"   // disk usage and pruning, over HTTP
 )
 
 // hello is the first line, in JSON, that a command writes on each connection.

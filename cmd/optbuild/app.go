@@ -16,6 +16,8 @@ func commands() []*cli.Command {
 	return []*cli.Command{
 		buildCommand(),
 		serveCommand(),
+		dfCommand(),
+		pruneCommand(),
 		versionCommand(),
 	}
 }
@@ -51,6 +53,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "root", EnvVars: []string{"OPTBUILD_ROOT"}, Usage: "state directory (default: optbuild below XDG_DATA_HOME)"},
 		&cli.BoolFlag{Name: "debug", Aliases: []string{"D"}, EnvVars: []string{"OPTBUILD_DEBUG_LOG"}, Usage: "verbose log, in the state directory's engine.log"},
 		&cli.StringSliceFlag{Name: "insecure-registry", EnvVars: []string{"OPTBUILD_INSECURE_REGISTRY"}, Usage: "`HOST[:PORT]` whose certificate is not checked, and that may speak plain http"},
+		&cli.StringFlag{Name: "max-cache", EnvVars: []string{"OPTBUILD_MAX_CACHE"}, Usage: "most that the cache may take on disk, such as 20GB (default: a fifth of the disk, at least 10GB, at most 100GB)"},
 		&cli.StringFlag{Name: "oci-runtime", EnvVars: []string{"OPTBUILD_OCI_RUNTIME"}, Usage: "another OCI runtime than the embedded runc"},
 		&cli.BoolFlag{Name: "single-id", EnvVars: []string{"OPTBUILD_SINGLE_ID"}, Usage: "use a user namespace with one id even where there are subordinate ids", Hidden: true},
 	}
@@ -86,6 +89,14 @@ func connect(c *cli.Context) (*builder.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	file, err := loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	limit, err := maxCache(c, file)
+	if err != nil {
+		return nil, err
+	}
 	registries, err := registryConfig(c)
 	if err != nil {
 		return nil, err
@@ -94,7 +105,7 @@ func connect(c *cli.Context) (*builder.Conn, error) {
 		Root:     root,
 		Say:      warn,
 		SingleID: c.Bool("single-id"),
-		Settings: builder.Settings{Runtime: c.String("oci-runtime"), Debug: c.Bool("debug"), Registry: registries},
+		Settings: builder.Settings{Runtime: c.String("oci-runtime"), Debug: c.Bool("debug"), Registry: registries, MaxCache: limit},
 	})
 	if err != nil {
 		return nil, err

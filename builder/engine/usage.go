@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/moby/buildkit/client"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/cache"
+)
+
+// Records lists what builds could use again.
+func (e *Engine) Records(ctx context.Context, filter ...string) ([]cache.Record, error) {
+	w, err := e.worker.GetDefault()
+	if err != nil {
+		return nil, err
+	}
+	infos, err := w.DiskUsage(ctx, client.DiskUsageInfo{Filter: filter})
+	if err != nil {
+		return nil, err
+	}
+	records := make([]cache.Record, len(infos))
+	for i, u := range infos {
+		records[i] = record(*u)
+	}
+	return records, nil
+}
+
+func record(u client.UsageInfo) cache.Record {
+	r := cache.Record{
+		ID: u.ID, Type: string(u.RecordType), Bytes: u.Size, Created: u.CreatedAt, Uses: u.UsageCount,
+		Description: u.Description, Parents: u.Parents, InUse: u.InUse, Mutable: u.Mutable, Shared: u.Shared,
+	}
+	if u.LastUsedAt != nil {
+		r.LastUsed = *u.LastUsedAt
+	}
+	return r
+}
+
+// DiskUsage measures what the engine's directory takes on disk, without looking at every file: the snapshotter knows the
+// size of each snapshot that can't change any more, so only the others are walked. Images and Reclaimable are left out.
+func (e *Engine) DiskUsage(ctx context.Context) (u cache.Usage, err error) {
+	dirs := e.parts.snapshotDirs()
+	err = e.parts.snapshots.Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
+		s, err := e.parts.snapshots.Usage(ctx, info.Name)
+		if errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) {
+			return nil // went meanwhile
+		}
+		u.Snapshots += s.Size + dirs.overhead
+		return err
+	})
+	if err != nil {
+		return u, err
+	}
+	err = e.eachFile(func(path string) bool { return path == dirs.path }, func(path string, n int64) {
+		switch {
+		case path == dirs.path:
+			u.Snapshots += n
+		default:
+			e.classify(&u, path, n)
+		}
+	})
+	return u.Sum(), err
+}
+
+// ExactDiskUsage is DiskUsage by looking at every file, with all fields.
+func (e *Engine) ExactDiskUsage(ctx context.Context) (u cache.Usage, err error) {
+	if u.Records, err = e.Records(ctx); err != nil {
+		return u, err
+	}
+	held, count, err := e.imageBlobs(ctx)
+	if err != nil {
+		return u, err
+	}
+	u.ImageCount = count
+	dirs := e.parts.snapshotDirs()
+	err = e.eachFile(nil, func(path string, n int64) {
+		dgst := digest.NewDigestFromEncoded(digest.Canonical, filepath.Base(path))
+		switch {
+		case strings.HasPrefix(path, dirs.path):
+			u.Snapshots += n
+		case held[dgst]:
+			u.Images += n
+		default:
+			e.classify(&u, path, n)
+		}
+	})
+	var busy int64
+	for _, r := range u.Records {
+		if r.Type == string(client.UsageRecordTypeCacheMount) {
+			u.CacheMounts += r.Bytes
+		}
+		if r.InUse {
+			busy += r.Bytes
+		}
+	}
+	u.CacheMounts = min(u.CacheMounts, u.Snapshots)
+	u.Snapshots -= u.CacheMounts
+	u.Reclaimable = max(0, u.Snapshots+u.CacheMounts+u.Blobs-busy)
+	return u.Sum(), err
+}
+
+func (e *Engine) classify(u *cache.Usage, path string, n int64) {
+	switch {
+	case strings.HasPrefix(path, e.parts.blobs()+"/"):
+		u.Blobs += n
+	case strings.HasSuffix(path, ".db"):
+		u.Databases += n
+	default:
+		u.Other += n
+	}
+}
+
+// eachFile calls add for each file below the engine's directory; skip names directories not to look into.
+func (e *Engine) eachFile(skip func(path string) bool, add func(path string, n int64)) error {
+	return cache.Du(e.root, skip, add)
+}
+
+// imageBlobs returns the blobs that images of the local store refer to, and how many images there are.
+func (e *Engine) imageBlobs(ctx context.Context) (map[digest.Digest]bool, int, error) {
+	held := map[digest.Digest]bool{}
+	if e.parts.images == nil {
+		return held, 0, nil
+	}
+	list, err := e.parts.images.List(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	store := e.content
+	handler := images.HandlerFunc(func(ctx context.Context, d v1.Descriptor) ([]v1.Descriptor, error) {
+		held[d.Digest] = true
+		children, err := images.Children(ctx, store, d)
+		if errdefs.IsNotFound(err) { // of another platform than those that were pulled
+			return nil, nil
+		}
+		return children, err
+	})
+	for _, img := range list {
+		if err := images.Walk(ctx, handler, img.Target); err != nil {
+			return nil, 0, err
+		}
+	}
+	return held, len(list), nil
+}
+
+// CollectGarbage removes snapshots, blobs and directories that nothing refers to, and returns when they are gone.
+func (e *Engine) CollectGarbage(ctx context.Context) error {
+	if _, err := e.parts.mdb.GarbageCollect(ctx); err != nil {
+		return err
+	}
+	// Directories that a killed engine did not come to remove belong to no snapshot: the garbage collector does not see them.
+	if c, ok := e.parts.snapshots.(snapshots.Cleaner); ok {
+		return c.Cleanup(ctx)
+	}
+	return nil
+}
+
+// Unused is the rule for removing what was last used at or before a moment.
+func Unused(since time.Time) client.PruneInfo {
+	return client.PruneInfo{All: true, KeepDuration: max(time.Since(since), 1)}
+}
+
+// snapshotDirs says where the snapshotter keeps the snapshots' directories, and what it takes for one besides the files in
+// it: the directory itself and overlayfs's work directory.
+type snapshotDirs struct {
+	path     string
+	overhead int64
+}
+
+func (p *parts) snapshotDirs() snapshotDirs {
+	d := snapshotDirs{path: filepath.Join(p.root, "snapshots", "snapshots")}
+	var st syscall.Stat_t
+	if err := syscall.Stat(filepath.Join(p.root, "snapshots"), &st); err == nil && p.snapshotter != "native" {
+		d.overhead = 2 * int64(st.Blocks) * 512
+	}
+	return d
+}
+
+func (p *parts) blobs() string { return filepath.Join(p.root, "content", "blobs") }
