@@ -142,9 +142,11 @@ func (c *Config) setDefaults() {
 	}
 	switch {
 	case c.Log.Level != "":
-	case c.Trace: //nolint:staticcheck // deprecated, but buildkitd still reads it
+	//lint:ignore SA1019 buildkitd still reads it
+	case c.Trace:
 		c.Log.Level = "trace"
-	case c.Debug: //nolint:staticcheck // deprecated, but buildkitd still reads it
+	//lint:ignore SA1019 buildkitd still reads it
+	case c.Debug:
 		c.Log.Level = "debug"
 	default:
 		c.Log.Level = "info"

@@ -150,7 +150,8 @@ func gcPolicy(c config.GCConfig, root string) []client.PruneInfo {
 	out := make([]client.PruneInfo, 0, len(rules))
 	for _, r := range rules {
 		if r.ReservedSpace == (config.DiskSpace{}) {
-			r.ReservedSpace = r.KeepBytes //nolint:staticcheck // deprecated, but buildkitd still reads it
+			//lint:ignore SA1019 buildkitd still reads it
+			r.ReservedSpace = r.KeepBytes
 		}
 		out = append(out, client.PruneInfo{
 			Filter:        r.Filters,
