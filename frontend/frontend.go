@@ -19,5 +19,5 @@ const Name = "dockerfile.v0"
 
 // Build builds a Dockerfile. It satisfies client.BuildFunc.
 func Build(ctx context.Context, c client.Client) (*client.Result, error) {
-	return dockerfile.Build(ctx, c)
+	return dockerfile.Build(ctx, withSyntax{c})
 }
