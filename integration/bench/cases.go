@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// side is one of the two that are compared.
+type side struct {
+	// ready runs before each timed run; may be nil.
+	ready func() error
+	// command is what is timed. Its processes are watched for their memory, together with also.
+	command func() *exec.Cmd
+	also    func() []int
+}
+
+// one is a case: optbuild's side, and stock's if there is one to compare with.
+type one struct {
+	name        string
+	ours, stock side
+	noStock     bool
+	bound       float64 // of the ratio of times; without stock, of milliseconds
+	memory      bool    // measure peak memory, too
+	memoryBound float64
+	long        bool // runs a third as often
+}
+
+// cases is the table. Names are kept: results are compared over time.
+func cases(b *bench) []one {
+	root := filepath.Join(b.Dir, "optbuild")
+	app := b.copyApp("app")
+	list := []one{
+		{
+			name: "help", noStock: true, bound: 15,
+			ours: side{command: func() *exec.Cmd { return exec.Command(b.Optbuild, "--help") }},
+		},
+		b.build("cold", app, root, "", func(c *one) {
+			c.bound, c.memory, c.memoryBound, c.long = 1, true, 1.2, true
+			c.ours.ready = func() error { return os.RemoveAll(root) }
+			c.stock.ready = func() error { return execute(b.buildctl("prune", "--all")) }
+		}),
+		b.build("no-op", app, root, "", func(c *one) { c.bound = 1 }),
+		b.build("one changed file", app, root, "", func(c *one) {
+			edit := func() error {
+				return os.WriteFile(filepath.Join(app, "src", "bench.txt"), []byte(b.next("edit ")), 0o644)
+			}
+			c.ours.ready, c.stock.ready, c.long = edit, edit, true
+		}),
+	}
+	if b.User != "" {
+		home := filepath.Join(b.Dir, "rootless")
+		list = append(list, b.build("no-op, rootless", app, home, b.User, func(c *one) {
+			c.bound = 1.3
+			c.ours.ready = func() error {
+				if _, err := os.Stat(home); err == nil {
+					return nil
+				}
+				// The state directory is made here because its parent belongs to root.
+				return execute(exec.Command("install", "-d", "-o", b.User, "-m", "700", home))
+			}
+		}))
+	}
+	return list
+}
+
+// build is a case that builds the app with both and pushes it.
+func (b *bench) build(name, app, root, user string, adjust func(*one)) one {
+	base := "BASE=" + b.registry + "/debian:latest"
+	c := one{
+		name: name,
+		ours: side{command: func() *exec.Cmd {
+			return b.optbuildAs(user, root, "build", "--progress=plain", "--build-arg", base, "--push", "-t", b.registry+"/app:ours", app)
+		}},
+		stock: side{
+			command: func() *exec.Cmd {
+				return b.buildctl("build", "--progress=plain", "--frontend=dockerfile.v0", "--local=context="+app, "--local=dockerfile="+app,
+					"--opt=build-arg:"+base, "--output=type=image,push=true,name="+b.registry+"/app:stock")
+			},
+			also: func() []int { return []int{b.daemon.Process.Pid} },
+		},
+	}
+	adjust(&c)
+	return c
+}
+
+// copyApp copies the app to where its files may be edited.
+func (b *bench) copyApp(as string) string {
+	dir := filepath.Join(b.Dir, as)
+	if err := os.CopyFS(dir, os.DirFS(b.App)); err != nil {
+		panic(fmt.Sprintf("copy %s: %v", b.App, err))
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "src"), 0o755); err != nil {
+		panic(fmt.Sprintf("copy %s: %v", b.App, err))
+	}
+	return dir
+}
+
+// measure runs a case, both sides in turn, after one run of each that does not count.
+func (b *bench) measure(ctx context.Context, c one) ([]Result, error) {
+	runs := b.Runs
+	if c.long {
+		runs = max(3, runs/3)
+	}
+	var times, peaks [2][]float64
+	for i := -1; i < runs; i++ {
+		order := []int{0, 1}
+		if i%2 == 0 {
+			slices.Reverse(order)
+		}
+		for _, k := range order {
+			s := []side{c.ours, c.stock}[k]
+			if k == 1 && c.noStock {
+				continue
+			}
+			if i < 0 && c.name == "cold" { // a cold run needs no other before it
+				continue
+			}
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if s.ready != nil {
+				if err := s.ready(); err != nil {
+					return nil, err
+				}
+			}
+			t, peak, err := timed(s, c.memory)
+			if err != nil {
+				return nil, err
+			}
+			if i >= 0 {
+				times[k] = append(times[k], float64(t)/float64(time.Millisecond))
+				peaks[k] = append(peaks[k], float64(peak)/(1<<20))
+			}
+		}
+	}
+	out := []Result{summarise(c.name, "ms", times[0], times[1], c.bound)}
+	if c.memory {
+		out = append(out, summarise(c.name+", peak memory", "MiB", peaks[0], peaks[1], c.memoryBound))
+	}
+	return out, nil
+}
+
+// timed runs a side's command and returns how long it took and, if asked for, the peak memory of its processes in bytes.
+func timed(s side, memory bool) (time.Duration, int64, error) {
+	c := s.command()
+	out, err := os.CreateTemp("", "bench-*.log")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	c.Stdout, c.Stderr = out, out
+	begin := time.Now()
+	if err := c.Start(); err != nil {
+		return 0, 0, err
+	}
+	var peak <-chan int64
+	done := make(chan struct{})
+	if memory {
+		pids := []int{c.Process.Pid}
+		if s.also != nil {
+			pids = append(pids, s.also()...)
+		}
+		peak = watchMemory(pids, done)
+	}
+	err = c.Wait()
+	took := time.Since(begin)
+	close(done)
+	if err != nil {
+		log, _ := os.ReadFile(out.Name())
+		return 0, 0, fmt.Errorf("%s: %w\n%s", filepath.Base(c.Path), err, log)
+	}
+	if peak == nil {
+		return took, 0, nil
+	}
+	return took, <-peak, nil
+}

@@ -1,0 +1,153 @@
+// Command bench builds the same things with optbuild and with stock BuildKit (buildkitd and buildctl of the same version,
+// from the same module), run by run in turn, and prints medians and their ratio.
+//
+// What comes in are binaries and a Dockerfile's directory; what goes out is a table on standard output and, with -json, a
+// file. Ratios are what counts: the machine may be noisy, but it is equally noisy for both. Cases are rows of a table in
+// cases.go; a new one is a function that says how to get ready and which command to time.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+func main() {
+	var o options
+	flag.StringVar(&o.Optbuild, "optbuild", "bin/optbuild", "binary to measure")
+	flag.StringVar(&o.Stock, "stock", "bin/stock", "directory with buildkitd and buildctl")
+	flag.StringVar(&o.Runc, "runc", "builder/runtime/embedded/runc", "runc for buildkitd")
+	flag.StringVar(&o.App, "app", "integration/demo/app", "directory with the Dockerfile to build")
+	flag.StringVar(&o.Dir, "dir", "", "where the states go; not tmpfs (default: a new directory in /var/tmp)")
+	flag.StringVar(&o.User, "user", "", "measure optbuild as this user, too")
+	flag.IntVar(&o.Runs, "n", 11, "runs of each short case; long ones run a third as often")
+	only := flag.String("run", "", "cases to run (regular expression)")
+	file := flag.String("json", "", "write the results to this file")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o, *only, *file); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	Optbuild, Stock, Runc, App, Dir, User string
+	Runs                                  int
+}
+
+// Result is one row: what was measured, for both sides, and the bound that it is held to.
+type Result struct {
+	Case     string  `json:"case"`
+	Unit     string  `json:"unit"`
+	Optbuild float64 `json:"optbuild"` // median
+	Stock    float64 `json:"stock"`    // median; 0 where there is nothing to compare with
+	Ratio    float64 `json:"ratio"`    // Optbuild / Stock
+	// Bound is the largest ratio (without Stock: value) that the project allows; 0 means none.
+	Bound float64 `json:"bound,omitempty"`
+	Runs  int     `json:"runs"`
+	// Spread is the distance of the quartiles of the ratios of neighbouring runs: how far to trust Ratio.
+	Spread float64 `json:"spread"`
+}
+
+func run(ctx context.Context, o options, only, file string) error {
+	want, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("stock buildkitd is measured as root; run `make bench` as root")
+	}
+	b, err := setUp(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	var results []Result
+	for _, c := range cases(b) {
+		if !want.MatchString(c.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s …\n", c.name)
+		r, err := b.measure(ctx, c)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		results = append(results, r...)
+	}
+	printTable(results)
+	if file == "" {
+		return nil
+	}
+	out, err := json.MarshalIndent(map[string]any{"time": time.Now().UTC(), "results": results}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(out, '\n'), 0o644)
+}
+
+func printTable(results []Result) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "case\toptbuild\tstock\tunit\tratio\t±\tbound\truns\t")
+	for _, r := range results {
+		ratio, stock, bound := "", "", ""
+		if r.Stock > 0 {
+			ratio, stock = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.1f", r.Stock)
+		}
+		if r.Bound > 0 {
+			bound = fmt.Sprintf("≤ %.2g", r.Bound)
+			if value := r.Ratio; r.Stock > 0 && value > r.Bound || r.Stock == 0 && r.Optbuild > r.Bound {
+				bound += " missed"
+			}
+		}
+		fmt.Fprintf(w, "%s\t%.1f\t%s\t%s\t%s\t%.2f\t%s\t%d\t\n", r.Case, r.Optbuild, stock, r.Unit, ratio, r.Spread/2, bound, r.Runs)
+	}
+	w.Flush()
+}
+
+// summarise makes a row from runs of both sides that were made in turn.
+func summarise(name, unit string, ours, stock []float64, bound float64) Result {
+	r := Result{Case: name, Unit: unit, Optbuild: median(ours), Bound: bound, Runs: len(ours)}
+	if len(stock) == 0 {
+		r.Spread = quantile(ours, 0.75) - quantile(ours, 0.25)
+		return r
+	}
+	r.Stock = median(stock)
+	r.Ratio = r.Optbuild / r.Stock
+	var pairs []float64
+	for i := range ours {
+		pairs = append(pairs, ours[i]/stock[i])
+	}
+	r.Spread = quantile(pairs, 0.75) - quantile(pairs, 0.25)
+	return r
+}
+
+func median(v []float64) float64 { return quantile(v, 0.5) }
+
+// quantile interpolates between the values around the place q (0..1) in order.
+func quantile(v []float64, q float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	if len(s) == 0 {
+		return 0
+	}
+	at := q * float64(len(s)-1)
+	i := int(at)
+	if i+1 >= len(s) {
+		return s[len(s)-1]
+	}
+	return s[i] + (at-float64(i))*(s[i+1]-s[i])
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// watchMemory samples the resident memory of processes until done is closed, and then gives its peak in bytes. Of the
+// descendants those count that run the same kind of program (an engine, a daemon): not runc, nor what steps run, which is
+// the same on both sides.
+func watchMemory(pids []int, done <-chan struct{}) <-chan int64 {
+	peak := make(chan int64, 1)
+	go func() {
+		var most int64
+		t := time.NewTicker(10 * time.Millisecond)
+		defer t.Stop()
+		for {
+			if now := residentOf(pids); now > most {
+				most = now
+			}
+			select {
+			case <-done:
+				peak <- most
+				return
+			case <-t.C:
+			}
+		}
+	}()
+	return peak
+}
+
+func residentOf(roots []int) (sum int64) {
+	children := map[int][]int{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, f := range stats {
+		if pid, ppid, ok := parents(f); ok {
+			children[ppid] = append(children[ppid], pid)
+		}
+	}
+	queue, seen := append([]int(nil), roots...), map[int]bool{}
+	for len(queue) > 0 {
+		pid := queue[0]
+		queue = append(queue[1:], children[pid]...)
+		if !seen[pid] && counts(pid) {
+			sum += resident(pid)
+		}
+		seen[pid] = true
+	}
+	return sum
+}
+
+// counts tells optbuild's and BuildKit's own processes by the first word of their command line.
+func counts(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return false
+	}
+	first, _, _ := strings.Cut(string(b), "\x00")
+	name := filepath.Base(first)
+	return strings.HasPrefix(name, "optbuild") || strings.HasPrefix(name, "buildkitd") || strings.HasPrefix(name, "buildctl")
+}
+
+func parents(stat string) (pid, ppid int, ok bool) {
+	b, err := os.ReadFile(stat)
+	if err != nil {
+		return 0, 0, false
+	}
+	s := string(b)
+	end := strings.LastIndexByte(s, ')')
+	if end < 0 {
+		return 0, 0, false
+	}
+	fields := strings.Fields(s[end+1:])
+	if len(fields) < 2 {
+		return 0, 0, false
+	}
+	pid, err = strconv.Atoi(filepath.Base(filepath.Dir(stat)))
+	if err != nil {
+		return 0, 0, false
+	}
+	ppid, err = strconv.Atoi(fields[1])
+	return pid, ppid, err == nil
+}
+
+// resident is a process's RSS in bytes (/proc/<pid>/statm, second field, in pages).
+func resident(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/optbuild/optbuild/integration/bases"
+)
+
+// bench is the ground on which both sides run: a registry with a base image, a warm buildkitd, state directories.
+type bench struct {
+	options
+	registry string // host:port
+	daemon   *exec.Cmd
+	address  string // of buildkitd
+	undo     []func()
+	serial   int
+}
+
+func setUp(ctx context.Context, o options) (_ *bench, err error) {
+	b := &bench{options: o}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	for _, p := range []*string{&b.Optbuild, &b.Stock, &b.Runc, &b.App} {
+		if *p, err = filepath.Abs(*p); err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(*p); err != nil {
+			return nil, err
+		}
+	}
+	parent := b.Dir
+	if parent == "" {
+		parent = "/var/tmp"
+	}
+	if b.Dir, err = os.MkdirTemp(parent, "optbuild-bench-"); err != nil {
+		return nil, err
+	}
+	b.undo = append(b.undo, func() { os.RemoveAll(b.Dir) })
+	if err := os.Chmod(b.Dir, 0o711); err != nil {
+		return nil, err
+	}
+	if err := b.startRegistry(ctx); err != nil {
+		return nil, err
+	}
+	// Both sides take their copy of the binary from the same place, which every user may read.
+	if b.Optbuild, err = install(b.Optbuild, filepath.Join(b.Dir, "bin", "optbuild")); err != nil {
+		return nil, err
+	}
+	return b, b.startDaemon(ctx)
+}
+
+func (b *bench) startRegistry(ctx context.Context) error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	go srv.Serve(ln)
+	b.undo = append(b.undo, func() { srv.Close() })
+	b.registry = ln.Addr().String()
+
+	cache, err := bases.CacheDir()
+	if err != nil {
+		return err
+	}
+	for _, base := range []func(context.Context, string) (bases.Base, error){bases.Busybox, bases.Debian} {
+		image, err := base(ctx, cache)
+		if err != nil {
+			return err
+		}
+		content, err := image.Image()
+		if err != nil {
+			return err
+		}
+		ref, err := name.ParseReference(b.registry + "/" + image.Name + ":latest")
+		if err != nil {
+			return err
+		}
+		if err := remote.Write(ref, content, remote.WithContext(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) startDaemon(ctx context.Context) error {
+	path := filepath.Join(b.Dir, "path")
+	if _, err := install(b.Runc, filepath.Join(path, "runc")); err != nil {
+		return err
+	}
+	b.address = "unix://" + filepath.Join(b.Dir, "buildkitd.sock")
+	b.daemon = exec.Command(filepath.Join(b.Stock, "buildkitd"), "--oci-worker=true", "--containerd-worker=false",
+		"--oci-worker-net=host", "--root", filepath.Join(b.Dir, "stock"), "--addr", b.address)
+	b.daemon.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"))
+	logFile, err := os.Create(filepath.Join(b.Dir, "buildkitd.log"))
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	b.daemon.Stderr = logFile
+	if err := b.daemon.Start(); err != nil {
+		return err
+	}
+	b.undo = append(b.undo, func() {
+		b.daemon.Process.Signal(os.Interrupt)
+		b.daemon.Wait()
+	})
+	deadline := time.Now().Add(30 * time.Second)
+	for b.buildctl("debug", "workers").Run() != nil {
+		if time.Now().After(deadline) {
+			return errors.New("buildkitd does not answer; its log is " + logFile.Name())
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond): // there is no signal to wait for
+		}
+	}
+	return nil
+}
+
+func (b *bench) buildctl(args ...string) *exec.Cmd {
+	return exec.Command(filepath.Join(b.Stock, "buildctl"), append([]string{"--addr", b.address}, args...)...)
+}
+
+// optbuildAs returns the command on a state directory, run as root or as the unprivileged user.
+func (b *bench) optbuildAs(user, root string, args ...string) *exec.Cmd {
+	args = append([]string{"--root", root}, args...)
+	if user == "" {
+		return exec.Command(b.Optbuild, args...)
+	}
+	c := exec.Command("setpriv", append([]string{"--reuid", user, "--regid", user, "--init-groups", "--reset-env", b.Optbuild}, args...)...)
+	c.Dir = "/"
+	return c
+}
+
+// next returns a name that was not used before.
+func (b *bench) next(prefix string) string {
+	b.serial++
+	return prefix + strconv.Itoa(b.serial)
+}
+
+func (b *bench) close() {
+	for i := len(b.undo) - 1; i >= 0; i-- {
+		b.undo[i]()
+	}
+}
+
+func install(from, to string) (string, error) {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return "", err
+	}
+	return to, os.WriteFile(to, data, 0o755)
+}
+
+// execute runs a command and turns its failure into an error with its output.
+func execute(c *exec.Cmd) error {
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(c.Path), err, out)
+	}
+	return nil
+}
