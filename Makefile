@@ -14,7 +14,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) git
 
 export GOFLAGS := -buildvcs=false
 
-.PHONY: build test unit integration demo lint clean
+.PHONY: build test unit integration demo bench lint clean
 
 build: $(EMBEDDED)/runc.sha256
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/optbuild ./cmd/optbuild
@@ -35,6 +35,15 @@ integration: build
 demo: build
 	@./integration/install $(DEMO_PACKAGES)
 	go run ./integration/demo -optbuild bin/optbuild
+
+# bench measures optbuild and stock BuildKit in turn; root. BENCH="-n 21 -run no-op -user somebody" are its flags.
+bench: build bin/stock/buildkitd
+	@./integration/install $(DEMO_PACKAGES)
+	go run ./integration/bench -json bin/bench.json $(BENCH)
+
+bin/stock/buildkitd: integration/bench/stock/go.mod integration/bench/stock/go.sum
+	cd integration/bench/stock && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../../../bin/stock/ \
+	  github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
 
 lint: bin/staticcheck $(EMBEDDED)/runc.sha256
 	@out=$$(git ls-files -co --exclude-standard -- '*.go' | xargs gofmt -l); test -z "$$out" || { echo "run gofmt -w on:"; echo "$$out"; exit 1; }
