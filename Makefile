@@ -63,3 +63,9 @@ $(EMBEDDED)/runc.sha256: $(RUNC_DIR)/go.mod $(RUNC_DIR)/go.sum
 	  -ldflags "-s -w -extldflags -static -X main.version=$(RUNC_VERSION:v%=%)" -o ../embedded/runc github.com/opencontainers/runc
 	echo $(RUNC_VERSION:v%=%) > $(EMBEDDED)/runc.version
 	sha256sum < $(EMBEDDED)/runc | cut -d' ' -f1 > $@
+
+# BuildKit's own Dockerfile test suite against our engine and frontend. SUBSET=smoke is the quick part that CI runs; ROWS= and
+# TESTS= narrow it further (integration/conformance/README.md). Needs root or sudo; skipped with a reason where the suite is not.
+.PHONY: conformance
+conformance: build
+	./integration/conformance/run $(SUBSET)

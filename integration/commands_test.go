@@ -26,6 +26,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"finish":          finish,
 	"await":           await,
 	"release":         release,
+	"remote-build":    remoteBuild,
 	"no-leftovers":    noLeftovers,
 	"image-has":       imageHas,
 	"image-lacks":     imageLacks,

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/sys"
+	controlapi "github.com/moby/buildkit/api/services/control"
+	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/bklog"
 	"github.com/moby/buildkit/util/grpcerrors"
 	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // the codec that buildkitd answers with
@@ -70,7 +73,7 @@ func (c Config) NewServer(ctx context.Context, o *engine.Options, traceSocket st
 			otelgrpc.WithTracerProvider(s.provider),
 			otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})),
 		)),
-		grpc.ChainUnaryInterceptor(logErrors, grpcerrors.UnaryServerInterceptor),
+		grpc.ChainUnaryInterceptor(logErrors, pushedOnly, grpcerrors.UnaryServerInterceptor),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
@@ -142,4 +145,27 @@ func logErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler
 		bklog.G(ctx).Errorf("%s: %v", info.FullMethod, err)
 	}
 	return resp, err
+}
+
+// pushedOnly keeps an image that is pushed out of the local image store unless its client asks for store=true, as `optbuild
+// build --push` does: the store pins layers, so a daemon that pushes a new tag with each build would fill the disk, and
+// storing fetches base layers that a push does without. Stock buildkitd's worker has no such store.
+func pushedOnly(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if r, ok := req.(*controlapi.SolveRequest); ok {
+		for _, e := range r.Exporters {
+			if e.Type == client.ExporterImage {
+				notStored(e.Attrs)
+			}
+		}
+		if r.ExporterDeprecated == client.ExporterImage { // older clients set only this
+			notStored(r.ExporterAttrsDeprecated)
+		}
+	}
+	return handler(ctx, req)
+}
+
+func notStored(attrs map[string]string) {
+	if push, _ := strconv.ParseBool(attrs["push"]); push && attrs["store"] == "" {
+		attrs["store"] = "false"
+	}
 }

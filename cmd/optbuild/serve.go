@@ -82,7 +82,7 @@ func serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
 		Usage: "stand where a buildkitd stands, for buildctl and docker buildx",
-		Description: "Runs in the foreground until SIGTERM. All flags of buildkitd with a meaning here are accepted;\n" +
+		Description: "Runs in the foreground until SIGTERM or Ctrl-C, which are its ordinary end (exit code 0). All flags of buildkitd with a meaning here are accepted;\n" +
 			"each sets a key of buildkitd.toml.",
 		Flags:  flags,
 		Action: serve,
@@ -126,7 +126,10 @@ func serve(c *cli.Context) error {
 			return err
 		}
 	}
-	return builder.Serve(c.Context, o)
+	if err := builder.Serve(c.Context, o); err != nil {
+		return err
+	}
+	return errDone
 }
 
 // inherited is the value of a flag that may stand before the command's name or behind it.

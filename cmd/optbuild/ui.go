@@ -31,6 +31,9 @@ func (e *usageErr) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageErr{fmt.Errorf(format, args...)} }
 
+// errDone is returned by a command for which a signal was the ordinary end.
+var errDone = errors.New("ended as it was asked to")
+
 // hinted is an error with a line that says what to do about it.
 type hinted struct {
 	error
@@ -83,7 +86,7 @@ func fatal(err error) { os.Exit(finish(err, nil)) }
 // finish reports the error of a command, if any, and returns the process's exit code.
 func finish(err error, sig os.Signal) int {
 	switch {
-	case err == nil && sig == nil:
+	case err == nil && sig == nil, errors.Is(err, errDone):
 		return 0
 	case sig == syscall.SIGTERM:
 		warn("terminated")
