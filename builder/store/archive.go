@@ -110,6 +110,9 @@ func (s *Store) Load(ctx context.Context, r io.Reader) (loaded []Loaded, err err
 	defer end(&err)
 
 	root, err := archive.ImportIndex(ctx, s.Content, plain)
+	if err == nil {
+		_, err = io.Copy(io.Discard, plain) // up to the compression's checksum, which comes after the tar's end
+	}
 	if err != nil {
 		return nil, badArchive(err)
 	}

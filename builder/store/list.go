@@ -64,7 +64,7 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Image, error) {
 		}
 		_ = err // a damaged image is listed without its details: it can be removed or pulled again
 		i.Bytes = v.bytes
-		if m, ok := v.main(); ok && m.config != nil && m.config.Created != nil {
+		if m, ok := v.main(); ok && m.config != nil && m.config.Created != nil && !m.config.Created.IsZero() {
 			i.Created = *m.config.Created
 		}
 		for _, m := range v.images() {

@@ -15,6 +15,15 @@ import (
 func commands() []*cli.Command {
 	return []*cli.Command{
 		buildCommand(),
+		imagesCommand(),
+		tagCommand(),
+		rmiCommand(),
+		pullCommand(),
+		pushCommand(),
+		saveCommand(),
+		loadCommand(),
+		inspectCommand(),
+		imageCommand(),
 		serveCommand(),
 		dfCommand(),
 		pruneCommand(),
@@ -42,6 +51,9 @@ func newApp() *cli.App {
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = usageError
+		for _, sub := range c.Subcommands {
+			sub.OnUsageError = usageError
+		}
 	}
 	return app
 }

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder"
 	"github.com/optbuild/optbuild/frontend"
@@ -22,6 +23,8 @@ const clientGC = 400
 func main() {
 	builder.Main(map[string]gwclient.BuildFunc{frontend.Name: frontend.Build}) // returns unless this process is an engine
 	debug.SetGCPercent(clientGC)
+	// Libraries log to stderr in a form that is not for people; what matters comes back as an error.
+	logrus.SetLevel(logrus.ErrorLevel)
 	ctx, interrupted := withSignals(context.Background())
 	err := newApp().RunContext(ctx, normaliseArgs(os.Args))
 	os.Exit(finish(err, interrupted()))

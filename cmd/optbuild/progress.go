@@ -8,14 +8,14 @@ import (
 	"github.com/moby/buildkit/util/progress/progressui"
 )
 
-// display shows a build's progress on stderr, with BuildKit's own display.
+// display shows the progress of a build or a transfer on stderr, with BuildKit's own display.
 type display struct {
 	in   chan *client.SolveStatus
 	done chan struct{}
 }
 
-func newDisplay(mode progressui.DisplayMode) (*display, error) {
-	ui, err := progressui.NewDisplay(os.Stderr, mode)
+func newDisplay(mode progressui.DisplayMode, o ...progressui.DisplayOpt) (*display, error) {
+	ui, err := progressui.NewDisplay(os.Stderr, mode, o...)
 	if err != nil {
 		return nil, err
 	}
