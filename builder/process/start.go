@@ -365,7 +365,10 @@ func (d Dir) engineEnv(env []string, s Shape) []string {
 	set := map[string]string{
 		"TMPDIR":          d.file(tmpName), // latched by BuildKit's packages when they are initialised
 		"XDG_RUNTIME_DIR": d.file(runName), // where runc keeps its state when it is not the host's root
-		"GOGC":            startGOGC,
+		// BuildKit cuts the logs of steps; commands show them in full. -1 is no limit.
+		"BUILDKIT_STEP_LOG_MAX_SIZE":  "-1",
+		"BUILDKIT_STEP_LOG_MAX_SPEED": "-1",
+		"GOGC":                        startGOGC,
 	}
 	drop := map[string]bool{"NOTIFY_SOCKET": true, "LISTEN_FDS": true, "LISTEN_PID": true}
 	if s.Rootless() {

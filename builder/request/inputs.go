@@ -321,6 +321,7 @@ func (r *Request) namedContexts(s *Solve) error {
 			if err != nil {
 				return err
 			}
+			s.NamedDirs[name] = abs
 			s.FrontendAttrs[attr] = "local:" + local
 			s.FrontendAttrs["sharedkey:localdir:"+name] = sharedKey(abs)
 		default:

@@ -83,6 +83,8 @@ type Solve struct {
 	Dockerfile string
 	// ContextDir is the local directory of the context, "" if it is remote.
 	ContextDir string
+	// NamedDirs are the named contexts that are local directories.
+	NamedDirs map[string]string
 	// Kept is true when the image goes into the local store.
 	Kept bool
 	// Warnings are lines for the user about flags that have no effect.
@@ -116,7 +118,7 @@ func New(r Request, frontend string) (_ *Solve, err error) {
 		Frontend:      frontend,
 		FrontendAttrs: map[string]string{},
 		LocalMounts:   map[string]fsutil.FS{},
-	}}
+	}, NamedDirs: map[string]string{}}
 	defer func() {
 		if err != nil {
 			s.Discard()

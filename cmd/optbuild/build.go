@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -68,12 +69,13 @@ type build struct {
 	solve   *request.Solve
 	mode    progressui.DisplayMode
 	quiet   bool
+	debug   bool
 	iidFile string
 	metaTo  string
 }
 
 func newBuild(c *cli.Context) (*build, error) {
-	b := &build{quiet: c.Bool("quiet"), iidFile: c.String("iidfile"), metaTo: c.String("metadata-file")}
+	b := &build{quiet: c.Bool("quiet"), debug: c.Bool("debug"), iidFile: c.String("iidfile"), metaTo: c.String("metadata-file")}
 	var err error
 	if b.mode, err = displayMode(c); err != nil {
 		return nil, err
@@ -135,7 +137,9 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 		case <-ctx.Done():
 		}
 	}()
-	show, err := newDisplay(b.mode)
+	rec := newRecorder(filepath.Join(conn.Dir.Path(), "logs"))
+	defer rec.close()
+	show, err := newDisplay(b.mode, rec)
 	if err != nil {
 		return nil, err
 	}
@@ -147,9 +151,17 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	}
 	show.wait()
 	var gone *process.EngineError
-	if cause := context.Cause(ctx); err != nil && errors.As(cause, &gone) {
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+	case errors.As(cause, &gone):
 		return nil, cause
+	case cause != nil: // interrupted: nothing that the Dockerfile's author did
+		return nil, err
+	default:
+		err = b.explain(err, rec, show.logLines())
 	}
+	show.showWarnings(b.debug)
+	annotate(os.Stderr, warningAnnotations(b.solve.Dockerfile, show.warnings)...)
 	return resp, err
 }
 

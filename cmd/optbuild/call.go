@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/subrequests"
@@ -67,6 +68,7 @@ func printLint(w io.Writer, s *request.Solve, result []byte) error {
 		}
 		return i
 	}
+	defer annotate(os.Stderr, lintAnnotations(s.Dockerfile, r)...)
 	switch n := len(r.Warnings); {
 	case r.Error == nil && n == 0:
 		fmt.Fprintln(w, "Check complete, no warnings found.")

@@ -78,7 +78,7 @@ func withTransfers(c *cli.Context, phase string, f func(context.Context, *store.
 	if err != nil {
 		return err
 	}
-	show, err := newDisplay(mode, progressui.WithPhase(phase))
+	show, err := newDisplay(mode, nil, progressui.WithPhase(phase))
 	if err != nil {
 		return err
 	}

@@ -73,11 +73,29 @@ func messageFor(err error) string {
 
 func warn(line string) { fmt.Fprintln(os.Stderr, "optbuild: "+line) }
 
-// report prints an error and its remedy.
+// report prints an error, what shows how it came about, and the remedies.
 func report(err error) {
-	fmt.Fprintln(os.Stderr, "optbuild: error: "+messageFor(err))
-	if hint := hintFor(err); hint != "" {
-		fmt.Fprintln(os.Stderr, "hint: "+strings.ReplaceAll(hint, "\n", "\n      "))
+	message, hints := "", []string(nil)
+	var failed *buildError
+	if errors.As(err, &failed) {
+		message, hints = failed.Error(), failed.Hints
+	} else {
+		message, hints = messageFor(err), []string{hintFor(err)}
+	}
+	fmt.Fprintln(os.Stderr, "optbuild: error: "+message)
+	if failed != nil {
+		fmt.Fprint(os.Stderr, failed.Excerpt)
+		if failed.log != nil && failed.lines > 0 {
+			failed.log.print(os.Stderr, failed.lines)
+		}
+	}
+	for _, hint := range hints {
+		if hint != "" {
+			fmt.Fprintln(os.Stderr, "hint: "+strings.ReplaceAll(hint, "\n", "\n      "))
+		}
+	}
+	if failed != nil {
+		annotate(os.Stderr, errorAnnotation(failed))
 	}
 }
 

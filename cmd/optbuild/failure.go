@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+
+	gatewayapi "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/optbuild/optbuild/builder/registry"
+	"github.com/optbuild/optbuild/builder/request"
+	"github.com/optbuild/optbuild/frontend/diagnose"
+)
+
+// buildError is the error of a failed build, with what helps to understand it.
+type buildError struct {
+	*diagnose.Diagnosis
+	cause error
+	// log is that of the failed step, nil if it has none; lines is how many of its lines to print.
+	log   *shownLog
+	lines int
+	// path of the Dockerfile, absolute; "" if it is not a local file.
+	path string
+}
+
+func (e *buildError) Unwrap() error { return e.cause }
+
+// explain makes an engine's error one for people.
+func (b *build) explain(err error, rec *recorder, lines int) error {
+	f := failureOf(err)
+	path := ""
+	if b.solve.Dockerfile != "" && f.First > 0 {
+		path = b.solve.Dockerfile
+		f.File = shortPath(path)
+	}
+	e := &buildError{Diagnosis: diagnose.Explain(f, b.files()), cause: err, lines: lines, path: path}
+	if message, hint := registry.Explain(err); message != "" && !fetched.MatchString(f.Text) {
+		e.Message, e.Hints = message, append(e.Hints, hint)
+	}
+	e.log = rec.logOf(failedVertex(err))
+	if e.log != nil && e.First == 0 && failedVertex(err) == "" {
+		e.log = nil // an error that is not a step's
+	}
+	if full(f.Text, e.log) {
+		e.Hints = append(e.Hints, "free some space on the disk of the state directory, or choose another: optbuild --root DIR")
+	}
+	return e
+}
+
+// fetched matches errors of ADD with a URL, which look like a registry's.
+var fetched = regexp.MustCompile(`failed to load cache key: (?:Get|Head) "http`)
+
+// full says that a step or the engine ran out of disk space.
+func full(text string, log *shownLog) bool {
+	message := syscall.ENOSPC.Error()
+	return strings.Contains(text, message) || log != nil && strings.Contains(strings.ToLower(string(log.tail)), message)
+}
+
+// failureOf takes the facts out of an error of BuildKit's client.
+func failureOf(err error) diagnose.Failure {
+	f := diagnose.Failure{Text: err.Error()}
+	for _, s := range errdefs.Sources(err) {
+		if first, last := span(s.Ranges); first > 0 && s.Info != nil {
+			f.File, f.Source, f.First, f.Last = s.Info.Filename, s.Info.Data, first, last
+			break
+		}
+	}
+	var exit *gatewayapi.ExitError
+	if errors.As(err, &exit) {
+		f.Exited, f.ExitCode = true, int(exit.ExitCode)
+		f.OutOfMemory = strings.HasSuffix(f.Text, syscall.ENOMEM.Error()) // how the executor tells
+	}
+	return f
+}
+
+func failedVertex(err error) digest.Digest {
+	var v *errdefs.VertexError
+	if errors.As(err, &v) {
+		return digest.Digest(v.Digest)
+	}
+	return ""
+}
+
+// span is the first and the last line of ranges, 0 if there are none.
+func span(ranges []*pb.Range) (first, last int) {
+	for _, r := range ranges {
+		start := int(r.GetStart().GetLine())
+		end := max(start, int(r.GetEnd().GetLine()))
+		if first == 0 || start < first {
+			first = start
+		}
+		last = max(last, end)
+	}
+	return first, last
+}
+
+// files is the build's context as it is on the disk.
+func (b *build) files() diagnose.Context {
+	return contextFiles(b.solve)
+}
+
+func contextFiles(s *request.Solve) diagnose.Context {
+	c := diagnose.Context{Named: map[string]fs.FS{}}
+	for name, dir := range s.NamedDirs {
+		c.Named[name] = os.DirFS(dir)
+	}
+	if s.ContextDir == "" {
+		return c
+	}
+	c.Files = os.DirFS(s.ContextDir)
+	ignore := filepath.Join(s.ContextDir, ".dockerignore")
+	if own := s.Dockerfile + ".dockerignore"; s.Dockerfile != "" {
+		if _, err := os.Stat(own); err == nil {
+			ignore = own
+		}
+	}
+	if text, err := os.ReadFile(ignore); err == nil {
+		c.Ignore = diagnose.IgnoreFile{Name: shortPath(ignore), Text: string(text)}
+	}
+	return c
+}
+
+// shortPath is a path relative to the working directory if it is below that.
+func shortPath(path string) string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	return relativeTo(wd, path)
+}
+
+func relativeTo(dir, path string) string {
+	rel, err := filepath.Rel(dir, path)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return path
+	}
+	return rel
+}

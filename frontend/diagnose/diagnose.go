@@ -1,0 +1,187 @@
+// Package diagnose turns what is known of a failed build into words for the author of the Dockerfile.
+//
+// What comes in is a [Failure]: the engine's error as facts (text, lines, exit code), the Dockerfile's text, and the files
+// of the build's context; what goes out is a [Diagnosis]: a position, one line that says what is wrong, an excerpt, and
+// hints. It is a pure function of its arguments. The package knows Dockerfiles and ignore files; it refuses to know engines,
+// terminals and logs.
+//
+//	failed to compute cache key: failed to calculate checksum of ref …: "/app.text": not found
+//
+// becomes
+//
+//	Dockerfile:3: COPY app.text ./: app.text is not in the build context
+//	hint: did you mean app.txt?
+//
+// It is weakest where BuildKit tells facts in prose only: which path is missing is read out of its message, so a change of
+// those messages costs the better text, and the engine's own is shown (see [Clean]).
+package diagnose
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+)
+
+// Failure is what is known of a failed build. Only Text must be there.
+type Failure struct {
+	// Text is the engine's error.
+	Text string
+	// File is the Dockerfile as the user knows it, Source its text.
+	File   string
+	Source []byte
+	// First and Last are the lines that the error is about, counted from 1; 0 if that is unknown.
+	First, Last int
+	// Exited says that a step's process ended with ExitCode.
+	Exited   bool
+	ExitCode int
+	// OutOfMemory says that the kernel killed a process of the step for lack of memory.
+	OutOfMemory bool
+}
+
+// Context is where the build's files come from.
+type Context struct {
+	// Files is the context directory, nil if the context is remote.
+	Files fs.FS
+	// Ignore is the ignore file in force; its zero value ignores nothing.
+	Ignore IgnoreFile
+	// Named are the named contexts that are local directories.
+	Named map[string]fs.FS
+}
+
+// Diagnosis is what to tell the user.
+type Diagnosis struct {
+	// File, First and Last are the position; First is 0 if there is none.
+	File        string
+	First, Last int
+	// Message is one line, without the position.
+	Message string
+	// Excerpt is the text around the position with line numbers and marks, "" without a position. It ends in a newline.
+	Excerpt string
+	// Hints are lines that say what to do.
+	Hints []string
+}
+
+// Error is the message with its position in front.
+func (d *Diagnosis) Error() string {
+	if d.First == 0 {
+		return d.Message
+	}
+	return fmt.Sprintf("%s:%d: %s", d.File, d.First, d.Message)
+}
+
+// Explain finds out what to tell the user about a failure.
+func Explain(f Failure, c Context) *Diagnosis {
+	d := &Diagnosis{File: f.File, First: f.First, Last: max(f.First, f.Last)}
+	text, parseError := trimParseError(Clean(f.Text))
+	if f.First == 0 || len(f.Source) == 0 {
+		d.First, d.Last = 0, 0
+		d.Message = text
+		return d
+	}
+	d.Excerpt = Excerpt(f.Source, d.First, d.Last)
+	step := findStep(f.Source, d.First, d.Last)
+	switch {
+	case parseError || step.text == "":
+		d.Message = text
+		return d
+	case f.Exited:
+		d.explainExit(f, step)
+		return d
+	}
+	if path, ok := missingPath(text); ok {
+		if d.explainMissing(path, step, c) {
+			return d
+		}
+	}
+	text = d.suggestStage(text, step)
+	d.Message = step.text + ": " + trimRepeated(text, step.text)
+	return d
+}
+
+func (d *Diagnosis) explainExit(f Failure, s step) {
+	how := fmt.Sprintf("exit code %d", f.ExitCode)
+	const remedy = "give the machine or container more memory, or let the step use less of it, for example with fewer parallel jobs"
+	switch {
+	case f.OutOfMemory && f.ExitCode == 137:
+		how += ": killed, out of memory"
+		d.Hints = append(d.Hints, remedy)
+	case f.OutOfMemory:
+		how += "; a process of it was killed, out of memory"
+		d.Hints = append(d.Hints, remedy)
+	case f.ExitCode == 137:
+		how += ": killed, probably out of memory"
+		d.Hints = append(d.Hints, remedy)
+	case f.ExitCode == 139:
+		how += ": segmentation fault"
+	}
+	d.Message = s.text + ": " + how
+}
+
+var suggested = regexp.MustCompile(`\(did you mean (\S+)\?\)$`)
+
+// suggestStage makes a hint of a suggestion in a message when what was taken for an image may have been meant as a stage.
+func (d *Diagnosis) suggestStage(text string, s step) string {
+	if m := suggested.FindStringSubmatch(text); m != nil {
+		for _, stage := range s.stages {
+			if strings.EqualFold(stage.Name, m[1]) {
+				d.hint("did you mean the stage " + stage.Name + "?")
+				return strings.TrimSpace(strings.TrimSuffix(text, m[0]))
+			}
+		}
+	}
+	return text
+}
+
+// step is the instruction that a failure is about.
+type step struct {
+	// text is the instruction in one line, clipped. "" if no instruction was found.
+	text    string
+	command instructions.Command // nil for FROM, and for what can't be parsed
+	stages  []instructions.Stage
+}
+
+// findStep finds the instruction on some lines.
+func findStep(source []byte, first, last int) step {
+	var s step
+	parsed, err := parser.Parse(bytes.NewReader(source))
+	if err != nil {
+		return s
+	}
+	for _, node := range parsed.AST.Children {
+		if node.StartLine <= last && node.EndLine >= first {
+			s.text = oneLine(node.Original)
+			break
+		}
+	}
+	s.stages, _, err = instructions.Parse(parsed.AST, nil)
+	if err != nil {
+		return s
+	}
+	for _, stage := range s.stages {
+		for _, c := range stage.Commands {
+			for _, r := range c.Location() {
+				if r.Start.Line <= last && max(r.End.Line, r.Start.Line) >= first {
+					s.command = c
+					return s
+				}
+			}
+		}
+	}
+	return s
+}
+
+// oneLineRunes bounds an instruction in a message.
+const oneLineRunes = 72
+
+func oneLine(text string) string {
+	r := []rune(strings.Join(strings.Fields(text), " "))
+	if len(r) > oneLineRunes {
+		return strings.TrimSpace(string(r[:oneLineRunes-1])) + "…"
+	}
+	return string(r)
+}
