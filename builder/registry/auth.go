@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -23,9 +25,11 @@ import (
 	"github.com/moby/buildkit/session/auth/authprovider"
 	"github.com/moby/buildkit/util/errutil"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
-// LoadDocker reads docker's config.json; a missing one is empty.
+// LoadDocker reads docker's config.json; one that is missing, or that this user may not read, is empty.
 func (c Config) LoadDocker() (*configfile.ConfigFile, error) {
 	if c.DockerDir == "" {
 		return configfile.New(""), nil
@@ -37,7 +41,7 @@ func (c Config) LoadDocker() (*configfile.ConfigFile, error) {
 		return nil, jsonError(path, b, err)
 	}
 	f, err := dockerconfig.Load(c.DockerDir)
-	if err != nil {
+	if err != nil && !absent(err) {
 		return nil, &FileError{Path: path, Err: err}
 	}
 	// As the docker command does: when nothing says where credentials are kept, a helper for this system that is installed.
@@ -148,6 +152,16 @@ type sessionAuth struct {
 
 func (a *sessionAuth) Register(s *grpc.Server) { auth.RegisterAuthServer(s, a) }
 
+// GetTokenAuthority needs a seed that the provider keeps beside docker's configuration. Where that can't be written (a
+// container whose user has no home), the engine is told to fetch its tokens itself.
+func (a *sessionAuth) GetTokenAuthority(ctx context.Context, req *auth.GetTokenAuthorityRequest) (*auth.GetTokenAuthorityResponse, error) {
+	r, err := a.AuthServer.GetTokenAuthority(ctx, req)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return r, err
+}
+
 func (a *sessionAuth) FetchToken(ctx context.Context, req *auth.FetchTokenRequest) (*auth.FetchTokenResponse, error) {
 	c, err := a.get(ctx, req.Host, req.Scopes, nil)
 	if err != nil {
@@ -179,8 +193,8 @@ func fetchToken(ctx context.Context, client *http.Client, to tokens.TokenOptions
 		if err == nil {
 			return tokenResponse(r.AccessToken, r.IssuedAt, r.ExpiresInSeconds), nil
 		}
-		var status remoteserrors.ErrUnexpectedStatus
-		if !errors.As(err, &status) || to.Username == "" || !slices.Contains([]int{400, 401, 404, 405}, status.StatusCode) {
+		var unexpected remoteserrors.ErrUnexpectedStatus
+		if !errors.As(err, &unexpected) || to.Username == "" || !slices.Contains([]int{400, 401, 404, 405}, unexpected.StatusCode) {
 			return nil, err
 		}
 	}

@@ -49,7 +49,7 @@ type problem struct {
 var (
 	pushed    = regexp.MustCompile(`\b(?:failed to )?push (\S+): `)
 	pulled    = regexp.MustCompile(`\b(?:failed to resolve source metadata for|pull) (\S+): `)
-	addressed = regexp.MustCompile(`(?:fetch token|get credentials|log in to|log in at) (?:for )?(\S+): `)
+	addressed = regexp.MustCompile(`(?:fetch token for|(?:get|store|remove) credentials for|log in to) (\S+): `)
 	requested = regexp.MustCompile(`(?:[Rr]equest to |failed to do request: [A-Z][a-z]+ "|(?:Head|Get|Post|Put|Patch) ")(https?://[^\s"]+)`)
 	// wrapping is what BuildKit and containerd put before the reason.
 	wrapping = regexp.MustCompile(`^(?:failed to do request: |failed to authorize: |failed to fetch (?:oauth|anonymous) token: |(?:Head|Get|Post|Put|Patch) "[^"]*": )+`)

@@ -14,7 +14,13 @@ import (
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	"github.com/sirupsen/logrus"
 )
+
+func TestMain(m *testing.M) {
+	logrus.SetOutput(io.Discard)
+	os.Exit(m.Run())
+}
 
 // testConfig is a configuration whose files are all below a temporary directory.
 func testConfig(t *testing.T, files map[string]string) Config {

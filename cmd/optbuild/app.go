@@ -24,6 +24,8 @@ func commands() []*cli.Command {
 		loadCommand(),
 		inspectCommand(),
 		imageCommand(),
+		loginCommand(),
+		logoutCommand(),
 		serveCommand(),
 		dfCommand(),
 		pruneCommand(),
