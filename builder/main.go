@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -54,7 +55,7 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 		if err != nil {
 			return nil, err
 		}
-		keeper, err = housekeeping.New(eng, e.Dir.Path(), e.Dir.Cache(), cache.Limit{Bytes: s.MaxCache})
+		keeper, err = housekeeping.New(eng, e.Dir.Path(), e.Dir.Cache(), s.limit())
 		if err != nil {
 			return nil, err
 		}
@@ -68,12 +69,29 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 		go images.Serve(e.Listener(process.ServiceStore))
 		return eng, nil
 	}
+	idle := func(ctx context.Context) { keeper.Idle(ctx) }
 	if s.Daemon == nil {
 		_, err := start(o)
-		return process.Served{Idle: func(ctx context.Context) { keeper.Idle(ctx) }}, err
+		return process.Served{Idle: idle}, err
 	}
-	stopped, err := serveDaemon(ctx, e, *s.Daemon, o, start)
-	return process.Served{Idle: func(ctx context.Context) { stopped(); keeper.Idle(ctx) }}, err
+	var interceptors []grpc.UnaryServerInterceptor
+	if s.MaxCache > 0 {
+		interceptors = append(interceptors, func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			return keeper.Solving(ctx, req, info, next)
+		})
+	} else {
+		idle = func(context.Context) {}
+	}
+	stopped, err := serveDaemon(ctx, e, *s.Daemon, o, start, interceptors...)
+	return process.Served{Idle: func(ctx context.Context) { stopped(); idle(ctx) }}, err
+}
+
+// limit is that of the cache. What a daemon keeps is the rules' of its buildkitd.toml, unless a limit was asked for.
+func (s Settings) limit() cache.Limit {
+	if s.Daemon != nil && s.MaxCache == 0 {
+		return cache.Limit{Bytes: math.MaxInt64 / 2}
+	}
+	return cache.Limit{Bytes: s.MaxCache}
 }
 
 func engineOptions(e *process.Engine, s Settings) (engine.Options, error) {

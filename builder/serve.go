@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"google.golang.org/grpc"
+
 	"github.com/optbuild/optbuild/builder/daemon"
 	"github.com/optbuild/optbuild/builder/engine"
 	"github.com/optbuild/optbuild/builder/process"
@@ -30,6 +32,8 @@ type ServeOptions struct {
 // the listening sockets.
 type daemonSettings struct {
 	Config []string `json:"config"`
+	// Dir is where relative paths in Config start.
+	Dir string `json:"dir"`
 }
 
 // Serve starts an engine that stands where a buildkitd stands and returns when ctx ends, after the engine has ended. The
@@ -39,7 +43,11 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if say == nil {
 		say = func(string) {}
 	}
-	c, warnings, err := daemon.Load(o.Config...)
+	cwd, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	c, warnings, err := daemon.Load(cwd, o.Config...)
 	if err != nil {
 		return err
 	}
@@ -84,7 +92,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		}
 		files = append(files, f)
 	}
-	o.Settings.Daemon = &daemonSettings{Config: o.Config}
+	o.Settings.Daemon = &daemonSettings{Config: o.Config, Dir: cwd}
 	conn, err := process.Connect(ctx, d, process.Options{
 		Build: BuildID(), Settings: o.Settings, Say: say, SingleID: o.SingleID, Own: true, Files: files, Log: os.Stderr,
 	})
@@ -111,9 +119,11 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	return conn.Close()
 }
 
-// serveDaemon makes the engine's side of Serve out of what engineOptions came to. The engine itself is made by start.
-func serveDaemon(ctx context.Context, e *process.Engine, s daemonSettings, o engine.Options, start func(engine.Options) (*engine.Engine, error)) (func(), error) {
-	c, _, err := daemon.Load(s.Config...)
+// serveDaemon makes the engine's side of Serve out of what engineOptions came to. The engine itself is made by start. stopped
+// returns when the server has stopped, which it does once Serve or the process was asked to end.
+func serveDaemon(ctx context.Context, e *process.Engine, s daemonSettings, o engine.Options,
+	start func(engine.Options) (*engine.Engine, error), interceptors ...grpc.UnaryServerInterceptor) (stopped func(), err error) {
+	c, _, err := daemon.Load(s.Dir, s.Config...)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +146,7 @@ func serveDaemon(ctx context.Context, e *process.Engine, s daemonSettings, o eng
 		f.Close()
 		listeners = append(listeners, l)
 	}
-	server, err := c.NewServer(ctx, &o, filepath.Join(e.Dir.Path(), "run", "otel-grpc.sock"))
+	server, err := c.NewServer(ctx, &o, interceptors, filepath.Join(e.Dir.Path(), "run", "otel-grpc.sock"))
 	if err != nil {
 		return nil, err
 	}
@@ -145,18 +155,18 @@ func serveDaemon(ctx context.Context, e *process.Engine, s daemonSettings, o eng
 		return nil, err
 	}
 	server.Serve(eng, listeners, credentials)
-	asked, stopped := make(chan struct{}), make(chan struct{})
+	asked, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		_, _ = e.Files[0].Read(make([]byte, 1)) // returns when the other end is closed, by Serve or by its death
 		close(asked)
 	}()
 	go func() {
-		defer close(stopped)
+		defer close(done)
 		select {
 		case <-asked:
 		case <-e.Stop:
 		}
 		server.Stop()
 	}()
-	return func() { <-stopped }, nil
+	return func() { <-done }, nil
 }

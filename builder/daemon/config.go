@@ -36,9 +36,9 @@ func DefaultConfigPath(rootless bool) string {
 	return filepath.Join(appdefaults.ConfigDir, "buildkitd.toml")
 }
 
-// Load reads documents in buildkitd.toml's format; a later one overrides an earlier one key by key. The warnings name keys
-// that have no effect.
-func Load(documents ...string) (c Config, warnings []string, err error) {
+// Load reads documents in buildkitd.toml's format; a later one overrides an earlier one key by key. Relative paths in them
+// start at dir. The warnings name keys that have no effect.
+func Load(dir string, documents ...string) (c Config, warnings []string, err error) {
 	for _, text := range documents {
 		var unknown *toml.StrictMissingError
 		var broken *toml.DecodeError
@@ -64,6 +64,7 @@ func Load(documents ...string) (c Config, warnings []string, err error) {
 		}
 	}
 	c.setDefaults()
+	c.resolvePaths(dir)
 	return c, warnings, nil
 }
 
@@ -150,5 +151,40 @@ func (c *Config) setDefaults() {
 		c.Log.Level = "debug"
 	default:
 		c.Log.Level = "info"
+	}
+}
+
+// resolvePaths makes paths absolute: the engine's process does not run where the command was given.
+func (c *Config) resolvePaths(dir string) {
+	abs := func(paths ...*string) {
+		for _, p := range paths {
+			if *p != "" && !filepath.IsAbs(*p) {
+				*p = filepath.Join(dir, *p)
+			}
+		}
+	}
+	each := func(paths []string) {
+		for i := range paths {
+			abs(&paths[i])
+		}
+	}
+	oci := &c.Workers.OCI
+	abs(&c.Root, &c.GRPC.TLS.Cert, &c.GRPC.TLS.Key, &c.GRPC.TLS.CA, &c.OTEL.SocketPath, &c.ProvenanceEnvDir, &oci.CNIConfigPath, &oci.CNIBinaryPath)
+	each(c.CDI.SpecDirs)
+	if strings.Contains(oci.Binary, "/") { // else it is looked for in PATH
+		abs(&oci.Binary)
+	}
+	for i, addr := range c.GRPC.Address {
+		if path, ok := strings.CutPrefix(addr, "unix://"); ok {
+			abs(&path)
+			c.GRPC.Address[i] = "unix://" + path
+		}
+	}
+	for _, r := range c.Registries {
+		each(r.RootCAs)
+		each(r.TLSConfigDir)
+		for i := range r.KeyPairs {
+			abs(&r.KeyPairs[i].Key, &r.KeyPairs[i].Certificate)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/moby/buildkit/client"
 
 	"github.com/optbuild/optbuild/builder/engine"
@@ -39,7 +40,7 @@ func TestLoad(t *testing.T) {
 		{"signatures", "[cache.gha.verify]\nrequired = true", "error: buildkitd.toml: cache.gha.verify.required: optbuild does not verify signatures of cache entries"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, warnings, err := Load(tt.text)
+			_, warnings, err := Load("/cwd", tt.text)
 			got := strings.Join(warnings, "\n")
 			if err != nil {
 				got = "error: " + err.Error()
@@ -53,7 +54,7 @@ func TestLoad(t *testing.T) {
 
 // A later document overrides an earlier one key by key: lists as a whole, maps by entry.
 func TestLoadOverrides(t *testing.T) {
-	c, _, err := Load(`
+	c, _, err := Load("/cwd", `
 [grpc]
 address = ["unix:///a", "unix:///b"]
 gid = 3
@@ -82,6 +83,42 @@ b = "3"
 	}
 }
 
+// The engine's process does not run where the command was given.
+func TestLoadResolvesPaths(t *testing.T) {
+	c := load(t, `
+root = "r"
+provenanceEnvDir = "/p"
+[grpc]
+address = ["unix://s.sock", "unix:///s.sock", "tcp://h:1"]
+[grpc.tls]
+cert = "c"
+key = "k"
+ca = "a"
+[otel]
+socketPath = "o"
+[cdi]
+specDirs = ["d", "/d"]
+[worker.oci]
+binary = "runc"
+cniConfigPath = "cc"
+cniBinaryPath = "cb"
+[registry."x"]
+ca = ["r1"]
+tlsconfigdir = ["r2"]
+[[registry."x".keypair]]
+key = "r3"
+cert = "r4"
+`)
+	oci := c.Workers.OCI
+	got := dump(t, []any{c.Root, c.ProvenanceEnvDir, c.GRPC.Address, c.GRPC.TLS, c.OTEL.SocketPath, c.CDI.SpecDirs, oci.Binary,
+		oci.CNIConfigPath, oci.CNIBinaryPath, c.Registries["x"].RootCAs, c.Registries["x"].TLSConfigDir, c.Registries["x"].KeyPairs})
+	want := `["/cwd/r","/p",["unix:///cwd/s.sock","unix:///s.sock","tcp://h:1"],{"Cert":"/cwd/c","Key":"/cwd/k","CA":"/cwd/a"},"/cwd/o",` +
+		`["/cwd/d","/d"],"runc","/cwd/cc","/cwd/cb",["/cwd/r1"],["/cwd/r2"],[{"Key":"/cwd/r3","Certificate":"/cwd/r4"}]]`
+	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
 const everything = `
 debug = true
 root = "/var/lib/x"
@@ -97,9 +134,9 @@ address = ["tcp://127.0.0.1:1"]
 uid = 1
 gid = 2
 [grpc.tls]
-cert = "cert"
-key = "key"
-ca = "ca"
+cert = "/cert"
+key = "/key"
+ca = "/ca"
 
 [otel]
 socketPath = "/run/x.sock"
@@ -165,7 +202,7 @@ func TestApply(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "a.json"), []byte(`{"foo":"bar"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, _, err := Load(strings.Replace(everything, "PROVENANCE", dir, 1))
+	c, _, err := Load("/cwd", strings.Replace(everything, "PROVENANCE", dir, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,19 +210,24 @@ func TestApply(t *testing.T) {
 		t.Errorf("log level %q", c.Log.Level)
 	}
 	o := engine.Options{Root: dir, Runtime: "/runc", Rootless: true, CgroupParent: "ours", KeepImages: true}
+	o.Hosts = func(host string) ([]docker.RegistryHost, error) {
+		return []docker.RegistryHost{{Host: "as-builds-do." + host}}, nil
+	}
 	if err := c.Apply(&o); err != nil {
 		t.Fatal(err)
 	}
-	hosts, err := o.Hosts("docker.io")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var names []string
-	for _, h := range hosts {
-		names = append(names, h.Host)
+	for _, registry := range []string{"docker.io", "example.com"} {
+		hosts, err := o.Hosts(registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range hosts {
+			names = append(names, h.Host)
+		}
 	}
-	if got := strings.Join(names, " "); got != "mirror.example.com registry-1.docker.io" {
-		t.Errorf("hosts of docker.io: %s", got)
+	if got := strings.Join(names, " "); got != "mirror.example.com registry-1.docker.io as-builds-do.example.com" {
+		t.Errorf("hosts: %s", got)
 	}
 	if !filepath.IsAbs(o.Runtime) || filepath.Base(o.Runtime) != "true" {
 		t.Errorf("runtime %q", o.Runtime)
@@ -220,7 +262,7 @@ func TestApply(t *testing.T) {
 }
 
 func TestApplyDefaults(t *testing.T) {
-	c, _, err := Load("")
+	c, _, err := Load("/cwd", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +301,7 @@ func TestApplyRefuses(t *testing.T) {
 		"[worker.oci]\nplatforms = ['a/b/c/d/e']":   `worker.oci.platforms: "d/e" is an invalid component of "a/b/c/d/e": platform specifier component must match "^[A-Za-z0-9_.-]+$": invalid argument`,
 		"provenanceEnvDir = '/proc/self/cmdline/x'": "provenanceEnvDir: open /proc/self/cmdline/x: not a directory",
 	} {
-		c, _, err := Load(text)
+		c, _, err := Load("/cwd", text)
 		if err != nil {
 			t.Fatal(err)
 		}

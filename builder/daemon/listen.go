@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -62,9 +61,6 @@ func orSelf(id *int, self func() int) int {
 
 // unused refuses the socket of a server that lives: listening would take its clients away without a word.
 func unused(path string) error {
-	if !filepath.IsAbs(path) {
-		return fmt.Errorf("address unix://%s: the path has to be absolute", path)
-	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err != nil {
 		return nil

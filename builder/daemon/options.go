@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/cmd/buildkitd/config"
@@ -69,7 +70,7 @@ func (c Config) Apply(o *engine.Options) error {
 		o.CDISpecDirs, o.CDIAutoAllowed = c.CDI.SpecDirs, c.CDI.AutoAllowed
 		o.Entitlements = append(o.Entitlements[:len(o.Entitlements):len(o.Entitlements)], "device")
 	}
-	o.Hosts = resolver.NewRegistryConfig(c.Registries)
+	o.Hosts = c.hosts(o.Hosts)
 	o.History = c.History
 	o.ProxyNetwork = c.ProxyNetwork
 	o.GHA = c.Cache.GHA
@@ -85,6 +86,17 @@ func (c Config) Apply(o *engine.Options) error {
 	}
 	o.ProvenanceEnv = env
 	return nil
+}
+
+// hosts resolves the registries that the configuration names as buildkitd does, and others as before.
+func (c Config) hosts(others docker.RegistryHosts) docker.RegistryHosts {
+	named := resolver.NewRegistryConfig(c.Registries)
+	return func(host string) ([]docker.RegistryHost, error) {
+		if _, ok := c.Registries[host]; ok || others == nil {
+			return named(host)
+		}
+		return others(host)
+	}
 }
 
 // SetProcess sets what BuildKit keeps in variables of the process: the log's level and format, limits.

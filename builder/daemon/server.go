@@ -46,8 +46,9 @@ type Server struct {
 	serving   sync.WaitGroup
 }
 
-// NewServer makes the server, and sets in o what the engine needs for tracing. The engine is made after it.
-func (c Config) NewServer(ctx context.Context, o *engine.Options, traceSocket string) (*Server, error) {
+// NewServer makes the server, with more interceptors behind its own, and sets in o what the engine needs for tracing. The
+// engine is made after it.
+func (c Config) NewServer(ctx context.Context, o *engine.Options, more []grpc.UnaryServerInterceptor, traceSocket string) (*Server, error) {
 	detect.Recorder = detect.NewTraceRecorder()
 	spans := tracing.MultiSpanExporter{detect.Recorder}
 	trace := []sdktrace.TracerProviderOption{sdktrace.WithResource(detect.Resource()), sdktrace.WithSyncer(detect.Recorder)}
@@ -73,7 +74,7 @@ func (c Config) NewServer(ctx context.Context, o *engine.Options, traceSocket st
 			otelgrpc.WithTracerProvider(s.provider),
 			otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})),
 		)),
-		grpc.ChainUnaryInterceptor(logErrors, pushedOnly, grpcerrors.UnaryServerInterceptor),
+		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{logErrors, pushedOnly, grpcerrors.UnaryServerInterceptor}, more...)...),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),

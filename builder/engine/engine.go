@@ -43,6 +43,7 @@ import (
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/worker"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 	bolt "go.etcd.io/bbolt"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
@@ -259,8 +260,11 @@ func processMode(o Options) oci.ProcessMode {
 }
 
 // withoutGit runs f with a PATH in which BuildKit's worker finds no git: it would run `git version` at each start only in
-// order to know whether the git source can be registered, which newWorker does by itself.
+// order to know whether the git source can be registered, which newWorker does by itself. So its warning says nothing.
 func withoutGit(f func() error) error {
+	level := logrus.GetLevel()
+	logrus.SetLevel(min(level, logrus.ErrorLevel))
+	defer logrus.SetLevel(level)
 	path, had := os.LookupEnv("PATH")
 	os.Setenv("PATH", "/nonexistent")
 	defer func() {

@@ -211,6 +211,9 @@ func cdiManager(dirs, autoAllowed []string) (*cdidevices.Manager, error) {
 		return nil, fmt.Errorf("read CDI specifications: %w", err)
 	}
 	for dir, errs := range c.GetErrors() {
+		if _, err := os.Stat(dir); err != nil {
+			continue // the default directories need not exist
+		}
 		logrus.Warnf("read CDI specifications in %s: %v", dir, errors.Join(errs...))
 	}
 	return cdidevices.NewManager(c, autoAllowed), nil

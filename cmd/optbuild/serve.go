@@ -114,12 +114,24 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	own, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	limit, err := maxCache(c, own)
+	if err != nil {
+		return err
+	}
+	registries, err := registryConfig(c)
+	if err != nil {
+		return err
+	}
 	o := builder.ServeOptions{
 		Root:     inherited(c, "root"),
 		Config:   []string{file, overrides},
 		Say:      warn,
 		SingleID: c.Bool("single-id"),
-		Settings: builder.Settings{Runtime: c.String("oci-runtime")},
+		Settings: builder.Settings{Runtime: c.String("oci-runtime"), Registry: registries, MaxCache: limit},
 	}
 	if o.Root == "" {
 		if o.DefaultRoot, err = stateDir(c); err != nil {
