@@ -1,13 +1,15 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 )
 
 // normaliseArgs lets flags stand behind arguments and values stick to short flags, as docker's command line allows and
-// urfave/cli does not: `build . -t app` becomes `build -t app .`, `-fDockerfile` becomes `-f Dockerfile`.
+// urfave/cli does not: `build . -t app` becomes `build -t app .`, `-fDockerfile` becomes `-f Dockerfile`. Global flags may
+// stand behind the command's name, too: `build --root /x .` becomes `--root /x build .`.
 func normaliseArgs(args []string) []string {
 	if len(args) == 0 {
 		return args
@@ -22,25 +24,44 @@ func normaliseArgs(args []string) []string {
 	name := rest[0]
 	for _, c := range commands() {
 		if c.HasName(name) {
-			return append(out, normaliseCommand(c, rest)...)
+			global, own := normaliseCommand(c, rest)
+			return slices.Concat(out, global, own)
 		}
 	}
 	return append(out, rest...)
 }
 
-func normaliseCommand(c *cli.Command, args []string) []string {
+// normaliseCommand returns the global flags among a command's arguments, and the rest.
+func normaliseCommand(c *cli.Command, args []string) (global, own []string) {
 	if len(c.Subcommands) > 0 && len(args) > 1 {
 		for _, sub := range c.Subcommands {
 			if sub.HasName(args[1]) {
-				return append([]string{args[0]}, normaliseCommand(sub, args[1:])...)
+				global, own = normaliseCommand(sub, args[1:])
+				return global, append([]string{args[0]}, own...)
 			}
 		}
 	}
-	_, flags, positional := takeFlags(args[1:], []string{args[0]}, c.Flags, nil, false)
-	if len(positional) > 0 {
-		flags = append(flags, "--")
+	_, flags, positional := takeFlags(args[1:], nil, slices.Concat(c.Flags, globalFlags()), nil, false)
+	own = []string{args[0]}
+	for i := 0; i < len(flags); i++ {
+		to := &own
+		name, _, hasValue := strings.Cut(strings.TrimLeft(flags[i], "-"), "=")
+		f := findFlag(c.Flags, name)
+		if f == nil {
+			if f = findFlag(globalFlags(), name); f != nil {
+				to = &global
+			}
+		}
+		*to = append(*to, flags[i])
+		if f != nil && takesValue(f) && !hasValue && i+1 < len(flags) {
+			i++
+			*to = append(*to, flags[i])
+		}
 	}
-	return append(flags, positional...)
+	if len(positional) > 0 {
+		own = append(own, "--")
+	}
+	return global, append(own, positional...)
 }
 
 // takeFlags moves flags and their values from args to flags and everything else to positional. With stop it ends at the
