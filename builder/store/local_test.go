@@ -153,6 +153,9 @@ func TestInspect(t *testing.T) {
 	ok(t, err)
 	equal(t, "inspection", fmt.Sprintln(i.ID, i.RepoTags, i.RepoDigests, i.Os+"/"+i.Architecture, len(i.RootFS.Layers), i.RootFS.Type),
 		fmt.Sprintln(id, "[web:1 web:2]", "[web@"+id+"]", host(), 2, "layers"))
+	byConfig, err := s.Inspect(t.Context(), i.Manifest.Config.Digest.String(), nil)
+	ok(t, err)
+	equal(t, "id of the image with this configuration", byConfig.ID.String(), id)
 	var manifests []string
 	for _, m := range i.Manifests {
 		manifests = append(manifests, fmt.Sprint(m.Kind, " ", m.Platform, " ", m.Available))

@@ -86,6 +86,9 @@ func (s *Store) find(ctx context.Context, ref string) (found []images.Image, byI
 		}
 	}
 	if len(found) == 0 {
+		found = s.findByConfig(ctx, all, prefix)
+	}
+	if len(found) == 0 {
 		return nil, false, fmt.Errorf("%w: %s", ErrNoImage, ref)
 	}
 	other := func(i images.Image) bool { return i.Target.Digest != found[0].Target.Digest }
@@ -93,6 +96,21 @@ func (s *Store) find(ctx context.Context, ref string) (found []images.Image, byI
 		return nil, false, fmt.Errorf("image id %s is ambiguous", ref)
 	}
 	return found, true, nil
+}
+
+// findByConfig returns the images one of whose configurations has a digest that begins with prefix: builds print and record
+// that digest as the id, as dockers without containerd's image store do.
+func (s *Store) findByConfig(ctx context.Context, all []images.Image, prefix string) (found []images.Image) {
+	for _, image := range all {
+		v, err := s.survey(ctx, image.Target)
+		if err != nil {
+			continue // damaged: known by name and by id only
+		}
+		if slices.ContainsFunc(v.images(), func(m manifest) bool { return strings.HasPrefix(m.body.Config.Digest.Encoded(), prefix) }) {
+			found = append(found, image)
+		}
+	}
+	return found
 }
 
 // get returns the one image that ref means.

@@ -65,7 +65,7 @@ func replaceFile(path string, write func(io.Writer) error) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+rand.Text()[:8])
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
-		return err
+		return fmt.Errorf("create %s: %w", path, errors.Unwrap(err)) // not the temporary name
 	}
 	err = write(f)
 	if cerr := f.Close(); err == nil {
@@ -108,7 +108,7 @@ func runLoad(c *cli.Context) error {
 		return usagef("load reads an archive and standard input is a terminal: give -i FILE")
 	}
 	return withStore(c, nil, func(ctx context.Context, s *store.Store) error {
-		loaded, err := s.Load(ctx, in)
+		loaded, err := s.Load(ctx, interruptible(ctx, in))
 		if err != nil {
 			return err
 		}
@@ -121,4 +121,16 @@ func runLoad(c *cli.Context) error {
 		}
 		return nil
 	})
+}
+
+// interruptible ends a read from a pipe that gives nothing when ctx ends. The goroutine that is left in the read ends with
+// the process: nothing else can wake it.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	pr, pw := io.Pipe()
+	go func() {
+		_, err := io.Copy(pw, r)
+		pw.CloseWithError(err)
+	}()
+	context.AfterFunc(ctx, func() { pr.CloseWithError(context.Cause(ctx)) })
+	return pr
 }
