@@ -25,6 +25,8 @@ type Record struct {
 	Type string `json:"type"`
 	// Bytes is what the record's own snapshot and blobs take; some may be shared with other records or images.
 	Bytes       int64     `json:"bytes"`
+	// HeldBytes of them would stay if the record went, because an image of the local store refers to its blob.
+	HeldBytes   int64     `json:"heldBytes,omitempty"`
 	Created     time.Time `json:"created"`
 	LastUsed    time.Time `json:"lastUsed"` // zero: never since it was made
 	Uses        int       `json:"uses"`

@@ -105,6 +105,10 @@ func TestCutoff(t *testing.T) {
 			}
 			return r
 		}, want: "none"},
+		{name: "what images hold does not come free", limit: Limit{Bytes: 250}, records: func(r []Record) []Record {
+			r[4].HeldBytes = 28
+			return r
+		}, want: "minute 4, 2 records"},
 		{name: "never used goes first", limit: Limit{Bytes: 300}, records: func(r []Record) []Record {
 			return append(r, Record{ID: "crashed", Bytes: 100})
 		}, want: "never used, 1 records"},

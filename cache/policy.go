@@ -66,10 +66,10 @@ func (l Limit) Exceeded(bytes int64, records int) bool {
 	return bytes > l.Bytes || l.Records > 0 && records > l.Records
 }
 
-// FarExceeded reports whether a collection is worth waiting for.
+// FarExceeded reports whether a cache is so far above the limit that a collection is worth waiting for.
 func (l Limit) FarExceeded(bytes int64, records int) bool {
-	l.Bytes += l.Bytes / 4
-	l.Records += l.Records / 4
+	l.Bytes += l.Bytes / 50
+	l.Records += l.Records / 50
 	return l.Exceeded(bytes, records)
 }
 
@@ -94,7 +94,7 @@ func Cutoff(l Limit, bytes int64, records []Record, most int) (cutoff time.Time,
 		if !same && (n >= most || !l.Exceeded(bytes, left)) {
 			break
 		}
-		cutoff, n, left, bytes = last[r.ID], n+1, left-1, bytes-r.Bytes
+		cutoff, n, left, bytes = last[r.ID], n+1, left-1, bytes-(r.Bytes-r.HeldBytes)
 	}
 	return cutoff, n
 }

@@ -42,6 +42,7 @@ import (
 	"github.com/moby/buildkit/solver/bboltcachestorage"
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 	bolt "go.etcd.io/bbolt"
@@ -123,7 +124,7 @@ type Options struct {
 // Engine is BuildKit's solver with one worker. Its methods may be called concurrently.
 type Engine struct {
 	controller *control.Controller
-	worker     *worker.Controller
+	worker     *base.Worker
 	parts      *parts
 	root       string
 	content    content.Store
@@ -206,7 +207,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create controller: %w", err)
 	}
-	return &Engine{controller: c, worker: workers, parts: p, root: o.Root, content: w.ContentStore()}, nil
+	return &Engine{controller: c, worker: w, parts: p, root: o.Root, content: w.ContentStore()}, nil
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).
@@ -218,10 +219,6 @@ func (e *Engine) Images() images.Store { return e.parts.images }
 // Prune removes cache records by the given rules, tells each to removed, and returns when what they took is free. It ends
 // early, without an error, when ctx does.
 func (e *Engine) Prune(ctx context.Context, removed func(cache.Record), rules ...client.PruneInfo) error {
-	w, err := e.worker.GetDefault()
-	if err != nil {
-		return err
-	}
 	ch := make(chan client.UsageInfo)
 	done := make(chan struct{})
 	go func() {
@@ -230,7 +227,7 @@ func (e *Engine) Prune(ctx context.Context, removed func(cache.Record), rules ..
 			removed(record(u))
 		}
 	}()
-	err = w.Prune(ctx, ch, rules...)
+	err := e.worker.Prune(ctx, ch, rules...)
 	close(ch)
 	<-done
 	if ctx.Err() != nil {

@@ -20,18 +20,25 @@ import (
 )
 
 // Records lists what builds could use again.
-func (e *Engine) Records(ctx context.Context, filter ...string) ([]cache.Record, error) {
-	w, err := e.worker.GetDefault()
+func (e *Engine) Records(ctx context.Context) ([]cache.Record, error) {
+	held, _, err := e.imageBlobs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	infos, err := w.DiskUsage(ctx, client.DiskUsageInfo{Filter: filter})
+	return e.records(ctx, held)
+}
+
+func (e *Engine) records(ctx context.Context, held map[digest.Digest]int64) ([]cache.Record, error) {
+	infos, err := e.worker.DiskUsage(ctx, client.DiskUsageInfo{})
 	if err != nil {
 		return nil, err
 	}
 	records := make([]cache.Record, len(infos))
 	for i, u := range infos {
 		records[i] = record(*u)
+		if len(held) > 0 {
+			records[i].HeldBytes = min(held[blobOf(e.worker.MetadataStore, u.ID)], u.Size)
+		}
 	}
 	return records, nil
 }
@@ -62,11 +69,10 @@ func (e *Engine) DiskUsage(ctx context.Context) (u cache.Usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	err = e.eachFile(func(path string) bool { return path == dirs.path }, func(path string, n int64) {
-		switch {
-		case path == dirs.path:
+	err = cache.Du(e.root, func(path string) bool { return path == dirs.path }, func(path string, n int64) {
+		if path == dirs.path {
 			u.Snapshots += n
-		default:
+		} else {
 			e.classify(&u, path, n)
 		}
 	})
@@ -75,21 +81,21 @@ func (e *Engine) DiskUsage(ctx context.Context) (u cache.Usage, err error) {
 
 // ExactDiskUsage is DiskUsage by looking at every file, with all fields.
 func (e *Engine) ExactDiskUsage(ctx context.Context) (u cache.Usage, err error) {
-	if u.Records, err = e.Records(ctx); err != nil {
-		return u, err
-	}
 	held, count, err := e.imageBlobs(ctx)
 	if err != nil {
 		return u, err
 	}
+	if u.Records, err = e.records(ctx, held); err != nil {
+		return u, err
+	}
 	u.ImageCount = count
 	dirs := e.parts.snapshotDirs()
-	err = e.eachFile(nil, func(path string, n int64) {
+	err = cache.Du(e.root, nil, func(path string, n int64) {
 		dgst := digest.NewDigestFromEncoded(digest.Canonical, filepath.Base(path))
 		switch {
 		case strings.HasPrefix(path, dirs.path):
 			u.Snapshots += n
-		case held[dgst]:
+		case held[dgst] > 0:
 			u.Images += n
 		default:
 			e.classify(&u, path, n)
@@ -121,14 +127,9 @@ func (e *Engine) classify(u *cache.Usage, path string, n int64) {
 	}
 }
 
-// eachFile calls add for each file below the engine's directory; skip names directories not to look into.
-func (e *Engine) eachFile(skip func(path string) bool, add func(path string, n int64)) error {
-	return cache.Du(e.root, skip, add)
-}
-
-// imageBlobs returns the blobs that images of the local store refer to, and how many images there are.
-func (e *Engine) imageBlobs(ctx context.Context) (map[digest.Digest]bool, int, error) {
-	held := map[digest.Digest]bool{}
+// imageBlobs returns the blobs that images of the local store refer to, with their sizes, and how many images there are.
+func (e *Engine) imageBlobs(ctx context.Context) (map[digest.Digest]int64, int, error) {
+	held := map[digest.Digest]int64{}
 	if e.parts.images == nil {
 		return held, 0, nil
 	}
@@ -138,7 +139,7 @@ func (e *Engine) imageBlobs(ctx context.Context) (map[digest.Digest]bool, int, e
 	}
 	store := e.content
 	handler := images.HandlerFunc(func(ctx context.Context, d v1.Descriptor) ([]v1.Descriptor, error) {
-		held[d.Digest] = true
+		held[d.Digest] = d.Size
 		children, err := images.Children(ctx, store, d)
 		if errdefs.IsNotFound(err) { // of another platform than those that were pulled
 			return nil, nil

@@ -132,6 +132,7 @@ func (k *Keeper) shrink(ctx context.Context, limit cache.Limit, goOn func(far bo
 		}
 		k.writeNotes(notes{At: time.Now(), Bytes: u.Total, Records: len(records), Free: d.Free})
 		here := limit.On(d, u.Total)
+		logrus.Debugf("cache takes %s in %d records, allowed are %s", cache.FormatBytes(u.Total), len(records), cache.FormatBytes(here.Bytes))
 		if !here.Exceeded(u.Total, len(records)) {
 			return u, nil
 		}
