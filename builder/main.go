@@ -3,10 +3,12 @@ package builder
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/moby/buildkit/cmd/buildkitd/config"
@@ -49,10 +51,11 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 		return process.Served{}, err
 	}
 	o.Frontends = frontends
+	var eng *engine.Engine
 	var keeper *housekeeping.Keeper
 	start := func(o engine.Options) (*engine.Engine, error) {
-		eng, err := engine.New(ctx, o)
-		if err != nil {
+		var err error
+		if eng, err = openEngine(ctx, e, o); err != nil {
 			return nil, err
 		}
 		keeper, err = housekeeping.New(eng, e.Dir.Path(), e.Dir.Cache(), s.limit())
@@ -69,10 +72,13 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 		go images.Serve(e.Listener(process.ServiceStore))
 		return eng, nil
 	}
-	idle := func(ctx context.Context) { keeper.Idle(ctx) }
+	end := func(ctx context.Context) {
+		keeper.Idle(ctx)
+		closeEngine(eng)
+	}
 	if s.Daemon == nil {
 		_, err := start(o)
-		return process.Served{Idle: idle}, err
+		return process.Served{Idle: end}, err
 	}
 	var interceptors []grpc.UnaryServerInterceptor
 	if s.MaxCache > 0 {
@@ -80,10 +86,10 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 			return keeper.Solving(ctx, req, info, next)
 		})
 	} else {
-		idle = func(context.Context) {}
+		end = func(context.Context) { closeEngine(eng) }
 	}
 	stopped, err := serveDaemon(ctx, e, *s.Daemon, o, start, interceptors...)
-	return process.Served{Idle: func(ctx context.Context) { stopped(); idle(ctx) }}, err
+	return process.Served{Idle: func(ctx context.Context) { stopped(); end(ctx) }}, err
 }
 
 // limit is that of the cache. What a daemon keeps is the rules' of its buildkitd.toml, unless a limit was asked for.
@@ -92,6 +98,44 @@ func (s Settings) limit() cache.Limit {
 		return cache.Limit{Bytes: math.MaxInt64 / 2}
 	}
 	return cache.Limit{Bytes: s.MaxCache}
+}
+
+// openEngine makes the engine. What is damaged is repaired, with a line for the user; what is damaged beyond that costs the
+// whole cache.
+func openEngine(ctx context.Context, e *process.Engine, o engine.Options) (*engine.Engine, error) {
+	eng, err := engine.New(ctx, o)
+	if errors.Is(err, engine.ErrDamaged) {
+		logrus.WithError(err).Error("open cache")
+		if err := e.Dir.Reset(); err != nil {
+			return nil, err
+		}
+		e.Notice("the cache is damaged: starting with an empty one; the local images are lost")
+		eng, err = engine.New(ctx, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range eng.Notices() {
+		e.Notice(line)
+	}
+	return eng, nil
+}
+
+// closeTime bounds how long the end of an engine waits for its databases: a step that was interrupted may still use them.
+const closeTime = 2 * time.Second
+
+// closeEngine closes the engine's databases. When that does not succeed the next start examines them.
+func closeEngine(eng *engine.Engine) {
+	done := make(chan error, 1)
+	go func() { done <- eng.Close() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			logrus.WithError(err).Warn("close cache")
+		}
+	case <-time.After(closeTime):
+		logrus.Warn("close cache: it is still in use")
+	}
 }
 
 func engineOptions(e *process.Engine, s Settings) (engine.Options, error) {

@@ -24,7 +24,7 @@ type Record struct {
 	// Type is BuildKit's: regular, source.local, source.git.checkout, exec.cachemount, frontend, internal.
 	Type string `json:"type"`
 	// Bytes is what the record's own snapshot and blobs take; some may be shared with other records or images.
-	Bytes       int64     `json:"bytes"`
+	Bytes int64 `json:"bytes"`
 	// HeldBytes of them would stay if the record went, because an image of the local store refers to its blob.
 	HeldBytes   int64     `json:"heldBytes,omitempty"`
 	Created     time.Time `json:"created"`

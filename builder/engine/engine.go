@@ -19,8 +19,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/moby/buildkit/cache/remotecache"
@@ -127,12 +127,18 @@ type Engine struct {
 	worker     *base.Worker
 	parts      *parts
 	root       string
-	content    content.Store
 }
 
-// New opens (or creates) the databases below o.Root and returns an engine on them. A damaged database is an error that
-// wraps [ErrDamaged]: the caller decides whether to reset the directory.
-func New(ctx context.Context, o Options) (*Engine, error) {
+// New opens (or creates) the databases below o.Root and returns an engine on them. Damage is repaired, see
+// [Engine.Notices]; what can't be is an error that wraps [ErrDamaged]: the caller decides whether to reset the directory.
+func New(ctx context.Context, o Options) (e *Engine, err error) {
+	// bolt panics or faults on pages that are garbage.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			e, err = nil, fmt.Errorf("%w: %v\n%s", ErrDamaged, r, debug.Stack())
+		}
+	}()
 	sessions, err := session.NewManager()
 	if err != nil {
 		return nil, fmt.Errorf("create session manager: %w", err)
@@ -150,6 +156,11 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	w, err := p.newWorker(ctx, o)
 	if err != nil {
 		return nil, err
+	}
+	if p.repair.collect {
+		if err := w.GarbageCollect(ctx); err != nil {
+			return nil, fmt.Errorf("%w: collect garbage: %w", ErrDamaged, err)
+		}
 	}
 	workers := &worker.Controller{}
 	if err := workers.Add(w); err != nil {
@@ -207,7 +218,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create controller: %w", err)
 	}
-	return &Engine{controller: c, worker: w, parts: p, root: o.Root, content: w.ContentStore()}, nil
+	return &Engine{controller: c, worker: w, parts: p, root: o.Root}, nil
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).
@@ -237,9 +248,20 @@ func (e *Engine) Prune(ctx context.Context, removed func(cache.Record), rules ..
 	return err
 }
 
-// Close closes the databases. No request may be under way.
+// Notices are lines for the user about what was damaged and repaired when the engine started.
+func (e *Engine) Notices() []string { return e.parts.repair.notices }
+
+// Close closes the databases and seals them: the next engine need not examine them. No request may be under way.
 func (e *Engine) Close() error {
-	return errors.Join(e.controller.Close(), e.parts.Close())
+	if err := errors.Join(e.controller.Close(), e.parts.Close()); err != nil {
+		return err
+	}
+	for _, path := range databases(e.root, e.parts.root) {
+		if err := compact(path); err != nil {
+			return fmt.Errorf("compact %s: %w", path, err)
+		}
+	}
+	return e.parts.writeSeal(e.root, e.parts.repair.before)
 }
 
 // ErrDamaged is wrapped by errors that a reset of the state directory would cure.

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -137,21 +138,25 @@ func (e *Engine) imageBlobs(ctx context.Context) (map[digest.Digest]int64, int, 
 	if err != nil {
 		return nil, 0, err
 	}
-	store := e.content
-	handler := images.HandlerFunc(func(ctx context.Context, d v1.Descriptor) ([]v1.Descriptor, error) {
-		held[d.Digest] = d.Size
+	for _, img := range list {
+		err := walkImage(ctx, e.parts.mdb.ContentStore(), img.Target, func(d digest.Digest, n int64) { held[d] = n })
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	return held, len(list), nil
+}
+
+// walkImage calls each with all blobs of an image that its manifests name, also with those that were not pulled.
+func walkImage(ctx context.Context, store content.Provider, target v1.Descriptor, each func(d digest.Digest, n int64)) error {
+	return images.Walk(within(ctx), images.HandlerFunc(func(ctx context.Context, d v1.Descriptor) ([]v1.Descriptor, error) {
+		each(d.Digest, d.Size)
 		children, err := images.Children(ctx, store, d)
 		if errdefs.IsNotFound(err) { // of another platform than those that were pulled
 			return nil, nil
 		}
 		return children, err
-	})
-	for _, img := range list {
-		if err := images.Walk(ctx, handler, img.Target); err != nil {
-			return nil, 0, err
-		}
-	}
-	return held, len(list), nil
+	}), target)
 }
 
 // CollectGarbage removes snapshots, blobs and directories that nothing refers to, and returns when they are gone.

@@ -48,6 +48,7 @@ type parts struct {
 	mdb         *ctdmetadata.DB
 	images      images.Store
 	snapshots   snapshots.Snapshotter
+	repair      repair
 }
 
 func newParts(ctx context.Context, o Options) (*parts, error) {
@@ -56,8 +57,14 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 		return nil, err
 	}
 	p := &parts{root: filepath.Join(o.Root, "runc-"+sn.Name), snapshotter: sn.Name}
+	if err := p.checkDatabases(o.Root); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(p.root, 0o700); err != nil {
 		return nil, err
+	}
+	if err := p.checkSnapshots(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if p.snapshots, err = sn.New(filepath.Join(p.root, "snapshots")); err != nil {
 		return nil, fmt.Errorf("open %s snapshotter: %w", sn.Name, err)
@@ -117,6 +124,9 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 	}
 	md, err := openMetadata(filepath.Join(p.root, "metadata_v2.db"))
 	if err != nil {
+		return nil, err
+	}
+	if err := p.checkRecords(ctx, md); err != nil {
 		return nil, err
 	}
 	id, err := base.ID(p.root)

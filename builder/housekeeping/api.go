@@ -69,7 +69,18 @@ func (k *Keeper) prune(ctx context.Context, req PruneRequest) (p Pruned, err err
 	if err != nil {
 		return p, err
 	}
-	removed := func(r cache.Record) { p.Removed = append(p.Removed, r) }
+	records, err := k.engine.Records(ctx)
+	if err != nil {
+		return p, err
+	}
+	types := map[string]string{} // BuildKit does not tell the type of what it removes
+	for _, r := range records {
+		types[r.ID] = r.Type
+	}
+	removed := func(r cache.Record) {
+		r.Type = types[r.ID]
+		p.Removed = append(p.Removed, r)
+	}
 	if req.Keep > 0 {
 		_, err = k.shrink(ctx, cache.Limit{Bytes: req.Keep}, func(bool) bool { return true }, removed)
 	} else {
