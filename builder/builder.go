@@ -15,11 +15,14 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/moby/buildkit/client"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/optbuild/optbuild/builder/housekeeping"
 	"github.com/optbuild/optbuild/builder/process"
@@ -114,6 +117,21 @@ func (c *Conn) Store(o store.Options) *store.Store { return store.New(api.Client
 // Keeper returns a client for disk usage and pruning.
 func (c *Conn) Keeper() *housekeeping.Client {
 	return housekeeping.NewClient(func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, process.ServiceKeeper) })
+}
+
+// Explain returns err, or what is behind it when a call failed because the engine went away.
+func (c *Conn) Explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	patience := time.Duration(0)
+	if status.Code(err) == codes.Unavailable {
+		patience = time.Second // all connections end with the engine, but one may be seen to end before the other
+	}
+	if lost := c.LostWithin(patience); lost != nil {
+		return lost
+	}
+	return err
 }
 
 // Close gives up the connection; when no other command uses the engine, it returns after the engine has ended.

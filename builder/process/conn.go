@@ -60,13 +60,14 @@ type Conn struct {
 	build string
 	hold  *net.UnixConn
 	pidfd int           // -1 if there is none
+	lost  chan struct{} // closed when the engine is about to end, or has
 	gone  chan struct{} // closed when the engine has ended, or has let us go after Close
 }
 
 // Dial opens a connection to one of the engine's services. It does not connect to an engine that came after ours.
 func (c *Conn) Dial(ctx context.Context, service string) (net.Conn, error) {
 	select {
-	case <-c.gone:
+	case <-c.lost:
 		return nil, c.lostError()
 	default:
 		return dialService(ctx, c.dir, hello{Service: service, Build: c.build})
@@ -81,15 +82,15 @@ func (c *Conn) Close() error {
 	return c.hold.Close()
 }
 
-// Lost returns a channel that is closed when the engine has gone away while the hold was open (and after Close).
-func (c *Conn) Lost() <-chan struct{} { return c.gone }
+// Lost returns a channel that is closed when the engine ends, or is about to, while the hold is open (and after Close).
+func (c *Conn) Lost() <-chan struct{} { return c.lost }
 
 // Watch returns a context that ends when the engine goes away, with a *LostError as its cause.
 func (c *Conn) Watch(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case <-c.gone:
+		case <-c.lost:
 			cancel(c.lostError())
 		case <-ctx.Done():
 		}
@@ -97,15 +98,34 @@ func (c *Conn) Watch(ctx context.Context) (context.Context, context.CancelFunc) 
 	return ctx, func() { cancel(nil) }
 }
 
+// LostWithin returns a *LostError if the engine is gone, or goes within the given time, and nil otherwise.
+func (c *Conn) LostWithin(d time.Duration) error {
+	select {
+	case <-c.lost:
+		return c.lostError()
+	default:
+	}
+	select {
+	case <-c.lost:
+		return c.lostError()
+	case <-time.After(d):
+		return nil
+	}
+}
+
 func (c *Conn) lostError() error {
-	return &LostError{PID: c.PID, Log: c.dir.Log(), Tail: lastLine(c.dir.Log())}
+	e := &LostError{PID: c.PID, Log: c.dir.Log()}
+	if line := lastLine(e.Log); !strings.Contains(line, " level=warning ") {
+		e.Tail = line
+	}
+	return e
 }
 
 // LostError says that the engine ended while a command needed it.
 type LostError struct {
 	PID  int
 	Log  string // path of the engine's log
-	Tail string // its last line
+	Tail string // its last line, unless that is a mere warning
 }
 
 func (e *LostError) Error() string {
@@ -141,14 +161,16 @@ func join(ctx context.Context, d Dir, build string) (*Conn, error) {
 		uc.Close()
 		return nil, errOtherBuild
 	}
-	c := &Conn{Notices: w.Notices, Settings: w.Settings, PID: w.PID, dir: d, build: build, hold: uc, pidfd: peerPidfd(uc), gone: make(chan struct{})}
-	go c.awaitEnd(r)
+	c := &Conn{Notices: w.Notices, Settings: w.Settings, PID: w.PID, dir: d, build: build, hold: uc, pidfd: peerPidfd(uc), lost: make(chan struct{}), gone: make(chan struct{})}
+	go c.listen(r)
 	return c, nil
 }
 
-// awaitEnd waits until the engine closes the hold connection; when that is because it ends, until its process is gone, too:
+// listen waits until the engine closes the hold connection; when that is because it ends, until its process is gone, too:
 // files are closed before mounts are dropped, and the user may want to unmount or delete things.
-func (c *Conn) awaitEnd(r io.Reader) {
+func (c *Conn) listen(r *bufio.Reader) {
+	_, _ = r.ReadByte() // an engine that is asked to end by a signal says so before it ends our build
+	close(c.lost)
 	_, _ = io.Copy(io.Discard, r)
 	if c.pidfd >= 0 {
 		if _, err := os.Lstat(c.dir.file(socketName)); err != nil {

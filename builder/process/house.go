@@ -18,13 +18,14 @@ type house struct {
 	idle      chan struct{} // closed when nobody needs the engine any more
 
 	mu    sync.Mutex
-	holds int
-	used  bool // there was a hold
-	ended bool // idle is closed; no new holds
+	holds map[net.Conn]bool
+	used  bool       // there was a hold
+	left  []net.Conn // of holds given up at the end: kept, or they would be closed as garbage
+	ended bool       // idle is closed; no new holds
 }
 
 func newHouse(w welcome, listeners map[string]*listener) *house {
-	return &house{welcome: w, listeners: listeners, idle: make(chan struct{})}
+	return &house{welcome: w, listeners: listeners, idle: make(chan struct{}), holds: map[net.Conn]bool{}}
 }
 
 func (h *house) accept(ln net.Listener) {
@@ -62,42 +63,50 @@ func (h *house) hold(c net.Conn, hi hello) {
 		c.Close()
 		return
 	}
-	counts := hi.Build == h.welcome.Build // who is of another build is told so, and waits for our end
-	if counts && !h.enter() {
+	line = append(line, '\n')
+	if hi.Build != h.welcome.Build { // is told so, and waits for our end
+		_, _ = c.Write(line)
 		c.Close()
 		return
 	}
-	if _, err := c.Write(append(line, '\n')); err == nil {
-		_, _ = io.Copy(io.Discard, c)
+	if !h.enter(c, line) {
+		c.Close()
+		return
 	}
-	if counts && h.leave() {
-		return // without closing: the other end takes the end of the connection for the end of the process
-	}
-	c.Close()
+	_, _ = io.Copy(io.Discard, c)
+	h.leave(c)
 }
 
-// enter counts a hold in, unless the engine is already ending.
-func (h *house) enter() bool {
+// enter counts a hold in and greets it, unless the engine is already ending.
+func (h *house) enter(c net.Conn, line []byte) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ended {
 		return false
 	}
-	h.holds++
+	if _, err := c.Write(line); err != nil {
+		return false
+	}
+	h.holds[c] = true
 	h.used = true
 	return true
 }
 
-// leave counts a hold out and reports whether it was the last.
-func (h *house) leave() bool {
+// leave counts a hold out. Its connection is closed, unless the engine ends with it: the other end takes the end of the
+// connection for the end of the process.
+func (h *house) leave(c net.Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.holds--
-	if h.holds == 0 && !h.ended {
+	delete(h.holds, c)
+	if len(h.holds) == 0 && !h.ended {
 		h.ended = true
 		close(h.idle)
 	}
-	return h.ended
+	if h.ended {
+		h.left = append(h.left, c)
+		return
+	}
+	c.Close()
 }
 
 // abandon ends an engine whose starter died before it, or anybody else, had a hold.
@@ -110,13 +119,17 @@ func (h *house) abandon() {
 	}
 }
 
-// close refuses holds from now on.
-func (h *house) close() {
+// stop refuses holds from now on, and tells those who have one that the engine ends.
+func (h *house) stop() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.ended {
 		h.ended = true
 		close(h.idle)
+	}
+	for c := range h.holds {
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = c.Write([]byte{'\n'})
 	}
 }
 

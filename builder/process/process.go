@@ -103,7 +103,7 @@ func (d Dir) checkVersion() error {
 		return &DirError{Path: d.path, Err: err}
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
-		return &DirError{Path: d.path, Err: fmt.Errorf("read %s: %w", versionName, err)}
+		return &DirError{Path: d.path, Err: fmt.Errorf("%w: read %s: %w", ErrBadDir, versionName, err)}
 	}
 	if v.Layout > LayoutVersion {
 		return &DirError{Path: d.path, Err: fmt.Errorf("%w (layout %d, this one knows %d)", ErrNewerLayout, v.Layout, LayoutVersion)}
@@ -134,6 +134,9 @@ func (d Dir) Log() string { return d.file(logName) }
 
 // ErrForeignDir is wrapped by the error for a state directory that another user owns.
 var ErrForeignDir = errors.New("the state directory belongs to another user")
+
+// ErrBadDir is wrapped by the error for a directory that was not written by optbuild, or was damaged.
+var ErrBadDir = errors.New("not a state directory of optbuild")
 
 // DirError is an error about the state directory itself.
 type DirError struct {

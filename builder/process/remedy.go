@@ -36,10 +36,12 @@ func Remedy(err error) string {
 		return "give this user a state directory of its own: optbuild --root DIR, or OPTBUILD_ROOT"
 	case errors.Is(err, ErrNewerLayout):
 		return "use the newer optbuild, another --root, or delete the directory (only caches and local images are lost)"
-	case errors.As(err, &de) && (errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EACCES)):
-		return "choose a writable state directory: optbuild --root DIR, or OPTBUILD_ROOT"
-	case errors.Is(err, syscall.ENOSPC):
+	case errors.Is(err, ErrBadDir):
+		return "choose another state directory (optbuild --root DIR, or OPTBUILD_ROOT), or delete this one"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "free some space on the disk of the state directory, or choose another: optbuild --root DIR; `optbuild prune` empties the cache"
+	case errors.As(err, &de), errors.Is(err, syscall.EROFS):
+		return "choose a writable state directory: optbuild --root DIR, or OPTBUILD_ROOT"
 	case errors.Is(err, ErrBusy):
 		return "end the process named in the message, or choose another state directory: optbuild --root DIR"
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -101,9 +100,10 @@ func runEngine(serve Serve) error {
 		if errors.As(err, &coded) {
 			r.Code = coded.Code()
 		}
+		_ = errors.As(err, &r.Errno)
 		var oe *opError
-		if errno := syscall.Errno(0); errors.As(err, &oe) && errors.As(err, &errno) {
-			r.Op, r.Errno = oe.op, errno
+		if errors.As(err, &oe) {
+			r.Op = oe.op
 		}
 		_ = json.NewEncoder(readyPipe).Encode(r)
 		return err
@@ -174,7 +174,7 @@ func runEngine(serve Serve) error {
 	select {
 	case <-h.idle:
 	case <-ctx.Done():
-		h.close()
+		h.stop()
 	}
 	d.end(p, ln, served)
 	return nil

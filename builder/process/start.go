@@ -45,7 +45,8 @@ type ready struct {
 	Error string `json:"error,omitempty"`
 	// MaskedProc asks the starter to try again without a pid namespace: a fresh /proc can't be mounted here.
 	MaskedProc bool `json:"maskedProc,omitempty"`
-	// Op and Errno are set when the kernel refused a step of setting up namespaces.
+	// Errno is the system's error number behind the error, if there is one; with Op it is the kernel's answer to a step of
+	// setting up namespaces.
 	Op    string        `json:"op,omitempty"`
 	Errno syscall.Errno `json:"errno,omitempty"`
 	// Code tells other errors apart that the starter's user needs to branch on; empty for the rest.
@@ -197,9 +198,18 @@ type EngineError struct {
 	Code    string
 	// Log is the log file; empty when the log went to Options.Log.
 	Log string
+	// Errno is the system's error number behind it, or 0.
+	Errno syscall.Errno
 }
 
 func (e *EngineError) Error() string { return e.Message }
+
+func (e *EngineError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
+}
 
 // start runs the engine in the given shape and joins it when it serves. A *NamespaceError means that the shape itself does
 // not work here.
@@ -348,7 +358,7 @@ func (d Dir) awaitReady(ctx context.Context, c *child, s Shape, o Options) error
 	case r.Op != "":
 		return newNamespaceError(s, r.Op, r.Errno)
 	}
-	e := &EngineError{Message: r.Error, Code: r.Code}
+	e := &EngineError{Message: r.Error, Code: r.Code, Errno: r.Errno}
 	if o.Log == nil {
 		e.Log = d.Log()
 	}

@@ -127,16 +127,8 @@ func buildInputError(err error) error {
 
 // run solves and shows the progress. It returns when the build has ended or the engine is lost.
 func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveResponse, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	lost := conn.Lost()
-	go func() {
-		select {
-		case <-lost:
-			cancel(&process.EngineError{Message: "the engine ended unexpectedly", Log: conn.Dir.Log()})
-		case <-ctx.Done():
-		}
-	}()
+	ctx, cancel := conn.Watch(ctx)
+	defer cancel()
 	rec := newRecorder(filepath.Join(conn.Dir.Path(), "logs"))
 	defer rec.close()
 	show, err := newDisplay(b.mode, rec)
@@ -150,12 +142,13 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 		resp, err = conn.Client.Solve(ctx, nil, b.solve.SolveOpt, show.statuses())
 	}
 	show.wait()
-	var gone *process.EngineError
-	switch cause := context.Cause(ctx); {
+	err = conn.Explain(err)
+	var lost *process.LostError
+	switch {
 	case err == nil:
-	case errors.As(cause, &gone):
-		return nil, cause
-	case cause != nil: // interrupted: nothing that the Dockerfile's author did
+	case errors.As(err, &lost):
+		return nil, err
+	case ctx.Err() != nil: // interrupted: nothing that the Dockerfile's author did
 		return nil, err
 	default:
 		err = b.explain(err, rec, show.logLines())
