@@ -27,6 +27,9 @@ import (
 
 // Main runs the engine's process, if this is one, and does not return then. cmd calls it first of all.
 func Main(frontends map[string]client.BuildFunc) {
+	if runtime.IsSingleID() {
+		runtime.RunSingleID()
+	}
 	if !process.IsChild() {
 		return
 	}
@@ -143,6 +146,12 @@ func engineOptions(e *process.Engine, s Settings) (engine.Options, error) {
 	if runc == "" {
 		var err error
 		if runc, err = runtime.Extract(filepath.Join(e.Dir.Path(), "bin")); err != nil {
+			return engine.Options{}, err
+		}
+	}
+	if e.Shape.OneID() {
+		var err error
+		if runc, err = runtime.SingleID(filepath.Join(e.Dir.Path(), "bin"), runc); err != nil {
 			return engine.Options{}, err
 		}
 	}

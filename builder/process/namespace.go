@@ -48,7 +48,7 @@ func (d Dir) enterNamespaces(s Shape) error {
 			return &opError{"mount " + runcRoot, err}
 		}
 	}
-	if s.oneID() {
+	if s.OneID() {
 		if err := ignoreOwnership(); err != nil {
 			return fmt.Errorf("install the filter for single-id mode: %w", err)
 		}

@@ -123,7 +123,7 @@ func (d Dir) Cache() string { return d.file(d.cache) }
 // in returns the directory as an engine of the given shape uses it.
 func (d Dir) in(s Shape) Dir {
 	d.cache = cacheName
-	if s.oneID() {
+	if s.OneID() {
 		d.cache = singleName
 	}
 	return d

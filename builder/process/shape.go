@@ -40,8 +40,8 @@ type Shape struct {
 	// UIDs and GIDs are the mappings of the user namespace, for the kinds that make one.
 	UIDs []syscall.SysProcIDMap `json:"uids,omitempty"`
 	GIDs []syscall.SysProcIDMap `json:"gids,omitempty"`
-	// OneID is set where the user namespace that we are in, and that is not ours, has just one user or one group.
-	OneID bool `json:"oneID,omitempty"`
+	// SingleMap is set where the user namespace that we are in, and that is not ours, has just one user or one group.
+	SingleMap bool `json:"singleMap,omitempty"`
 	// Why says why a better kind was passed over.
 	Why string `json:"why,omitempty"`
 }
@@ -49,14 +49,14 @@ type Shape struct {
 // Rootless reports whether the engine is not root of the host's user namespace.
 func (s Shape) Rootless() bool { return s.Kind != HostRoot }
 
-// oneID reports whether there is just one id to give to files and processes.
-func (s Shape) oneID() bool { return s.Kind == SingleID || s.OneID }
+// OneID reports whether there is just one id to give to files and processes.
+func (s Shape) OneID() bool { return s.Kind == SingleID || s.SingleMap }
 
 // ownUserNS reports whether the engine gets a user namespace of its own.
 func (s Shape) ownUserNS() bool { return s.Kind != HostRoot && s.Kind != InsideRoot }
 
 func (s Shape) notices() []string {
-	if !s.oneID() {
+	if !s.OneID() {
 		return nil
 	}
 	return []string{"single-id mode (" + s.Why + "): every file that a step makes or COPY --chown names belongs to root in the image, USER changes nothing; see `optbuild doctor`"}
@@ -113,7 +113,7 @@ func rootShapes() ([]Shape, error) {
 	case err != nil:
 		return nil, err
 	case admin && userns.RunningInUserNS():
-		return []Shape{{Kind: InsideRoot, OneID: one, Why: why}}, nil
+		return []Shape{{Kind: InsideRoot, SingleMap: one, Why: why}}, nil
 	case admin:
 		return []Shape{{Kind: HostRoot}}, nil
 	case one:
