@@ -8,7 +8,6 @@ import (
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/urfave/cli/v2"
 
-	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/store"
 )
@@ -51,21 +50,9 @@ func withStore(c *cli.Context, status func(*client.SolveStatus), f func(context.
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(c.Context)
-	defer cancel(nil)
-	lost := conn.Lost()
-	go func() {
-		select {
-		case <-lost:
-			cancel(&process.EngineError{Message: "the engine ended unexpectedly", Log: conn.Dir.Log()})
-		case <-ctx.Done():
-		}
-	}()
-	err = f(ctx, conn.Store(store.Options{Hosts: registry.ClientHosts(registries), Status: status}))
-	var gone *process.EngineError
-	if cause := context.Cause(ctx); err != nil && errors.As(cause, &gone) {
-		err = cause
-	}
+	ctx, cancel := conn.Watch(c.Context)
+	defer cancel()
+	err = conn.Explain(f(ctx, conn.Store(store.Options{Hosts: registry.ClientHosts(registries), Status: status})))
 	if cerr := conn.Close(); err == nil {
 		err = cerr
 	}
