@@ -18,9 +18,6 @@ import (
 
 type contentStore = content.Store
 
-// ErrNoEngine says that --load found no engine.
-var ErrNoEngine = errors.New("no Docker, containerd or Podman engine is running here")
-
 // outputs sets up where the result goes. Without any, an image goes into the local store.
 func (r *Request) outputs(s *Solve) error {
 	names, err := r.tagNames()
@@ -152,7 +149,7 @@ func (r *Request) output(s *Solve, flag string, names []string) (client.ExportEn
 			return e, nil
 		}
 		if typ == client.ExporterDocker && dest == "" {
-			if e.Output, err = r.loadOutput(s); err != nil {
+			if e.Output, err = r.loadOutput(); err != nil {
 				return none, err
 			}
 			return e, nil
@@ -167,11 +164,15 @@ func (r *Request) output(s *Solve, flag string, names []string) (client.ExportEn
 	return e, nil
 }
 
-func (r *Request) loadOutput(s *Solve) (filesync.FileOutputFunc, error) {
+func (r *Request) loadOutput() (filesync.FileOutputFunc, error) {
 	if r.Loader == nil {
-		return nil, ErrNoEngine
+		return nil, errors.New("no engine to load the image into is known: name a file with dest=FILE")
 	}
-	return func(map[string]string) (io.WriteCloser, error) { return r.Loader() }, nil
+	open, err := r.Loader()
+	if err != nil {
+		return nil, err
+	}
+	return func(map[string]string) (io.WriteCloser, error) { return open() }, nil
 }
 
 func (r *Request) archiveOutput(s *Solve, dest string) (filesync.FileOutputFunc, error) {

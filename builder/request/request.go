@@ -66,8 +66,9 @@ type Request struct {
 	Environ []string
 	// Proxies are build arguments from docker's configuration, used unless the user sets them.
 	Proxies map[string]string
-	// Loader opens a stream into another engine's image store, for Load. Nil: there is none.
-	Loader func() (io.WriteCloser, error)
+	// Loader finds another engine, for Load, and returns how to open a stream into its image store. It is called only when
+	// an output needs it.
+	Loader func() (open func() (io.WriteCloser, error), err error)
 	// Stdout receives outputs with dest=-.
 	Stdout io.Writer
 	// Terminal says that Stdout is one, so that no archive is written to it.

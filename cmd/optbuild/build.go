@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/optbuild/optbuild/builder"
+	"github.com/optbuild/optbuild/builder/load"
 	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/request"
@@ -70,6 +72,7 @@ type build struct {
 	mode    progressui.DisplayMode
 	quiet   bool
 	debug   bool
+	engine  *load.Engine // that the image is loaded into, nil if it is not
 	iidFile string
 	metaTo  string
 }
@@ -101,6 +104,7 @@ func newBuild(c *cli.Context) (*build, error) {
 	}
 	r := requestFrom(c)
 	r.Proxies = proxies
+	r.Loader = b.loader(c.Context, load.Options{DockerConfig: filepath.Dir(docker.GetFilename()), CurrentContext: docker.CurrentContext})
 	if b.solve, err = request.New(r, frontend.Name); err != nil {
 		return nil, buildInputError(err)
 	}
@@ -110,6 +114,21 @@ func newBuild(c *cli.Context) (*build, error) {
 	}
 	b.solve.Session = append(b.solve.Session, auth)
 	return b, nil
+}
+
+// loader returns how to find the engine for --load.
+func (b *build) loader(ctx context.Context, o load.Options) func() (func() (io.WriteCloser, error), error) {
+	return func() (func() (io.WriteCloser, error), error) {
+		e, err := load.Find(ctx, o)
+		if errors.Is(err, load.ErrNoEngine) {
+			err = withHint(err, "start one, or name it with DOCKER_HOST; without an engine: -t NAME alone keeps the image in optbuild's own store, -o type=docker,dest=FILE writes an archive")
+		}
+		if err != nil {
+			return nil, err
+		}
+		b.engine = e
+		return func() (io.WriteCloser, error) { return e.Open(ctx), nil }, nil
+	}
 }
 
 // buildInputError makes wrong flags usage errors and adds the hints of input errors.
@@ -196,6 +215,9 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse) error {
 	}
 	if b.solve.Call != nil {
 		return printCall(c.App.Writer, b.solve, resp.ExporterResponse)
+	}
+	if b.engine != nil && b.mode != progressui.QuietMode {
+		warn("loaded into " + b.engine.String())
 	}
 	if b.quiet && id != "" {
 		fmt.Fprintln(c.App.Writer, id)

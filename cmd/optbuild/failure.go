@@ -48,8 +48,11 @@ func (b *build) explain(err error, rec *recorder, lines int) error {
 	if e.log != nil && e.First == 0 && failedVertex(err) == "" {
 		e.log = nil // an error that is not a step's
 	}
-	if full(f.Text, e.log) {
-		e.Hints = append(e.Hints, "free some space on the disk of the state directory, or choose another: optbuild --root DIR")
+	switch {
+	case full(f.Text, e.log):
+		e.Hints = append(e.Hints, "free some space on the disk of the state directory (`optbuild prune` empties the cache), or choose another: optbuild --root DIR")
+	case strings.Contains(f.Text, "docker exporter does not currently support exporting manifest lists"):
+		e.Hints = append(e.Hints, "load one platform (--platform), or write all of them to a file: -o type=oci,dest=FILE")
 	}
 	return e
 }
