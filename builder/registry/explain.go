@@ -23,6 +23,9 @@ func Explain(err error) (message, hint string) {
 	if !ok || strings.Contains(e.text, "did not complete successfully") { // a step's command is in the text
 		return "", ""
 	}
+	if strings.HasPrefix(e.reason, "/") { // a FileError
+		return e.subject() + e.reason, "correct this file: it says how registries are talked to"
+	}
 	for _, r := range rules {
 		if m := r.match.FindStringSubmatch(e.text); m != nil {
 			message, hint = r.explain(e, m)
@@ -52,7 +55,7 @@ var (
 	addressed = regexp.MustCompile(`(?:fetch token for|(?:get|store|remove) credentials for|log in to) (\S+): `)
 	requested = regexp.MustCompile(`(?:[Rr]equest to |failed to do request: [A-Z][a-z]+ "|(?:Head|Get|Post|Put|Patch) ")(https?://[^\s"]+)`)
 	// wrapping is what BuildKit and containerd put before the reason.
-	wrapping = regexp.MustCompile(`^(?:failed to do request: |failed to authorize: |failed to fetch (?:oauth|anonymous) token: |(?:Head|Get|Post|Put|Patch) "[^"]*": )+`)
+	wrapping = regexp.MustCompile(`^(?:resolve: |failed to do request: |failed to authorize: |failed to fetch (?:oauth|anonymous) token: |(?:Head|Get|Post|Put|Patch) "[^"]*": )+`)
 	// suggestion is BuildKit's, for names of stages and of well-known images; it is wide of the mark unless a name is unknown.
 	suggestion = regexp.MustCompile(` \(did you mean \S+\?\)`)
 )
@@ -79,8 +82,8 @@ func parse(text string) (e problem, ok bool) {
 		}
 		e.host = Host(u.Host)
 	}
-	e.reason = strings.TrimPrefix(e.reason, e.ref+": ")
 	e.reason = wrapping.ReplaceAllString(e.reason, "")
+	e.reason = strings.TrimPrefix(e.reason, e.ref+": ")
 	e.reason = strings.Join(strings.FieldsFunc(e.reason, func(r rune) bool { return r == '\n' }), ": ")
 	if !notFound.MatchString(text) {
 		e.reason = suggestion.ReplaceAllString(e.reason, "")
@@ -157,7 +160,11 @@ var rules = []struct {
 		if e.host == hub {
 			hint = "a name without a registry is one of Docker Hub: write HOST/NAME for another registry\n" + hint
 		}
-		return "registry " + e.host + " has no such image: " + e.reason, hint
+		message := "registry " + e.host + " has no such image"
+		if e.reason != "not found" {
+			message += ": " + e.reason
+		}
+		return message, hint
 	}},
 }
 

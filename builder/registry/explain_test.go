@@ -14,8 +14,18 @@ func TestExplain(t *testing.T) {
 		{"failed to calculate checksum of ref x::y: \"/foo\": not found", "", ""},
 		{
 			solve + "r.example/nope:1: failed to resolve source metadata for r.example/nope:1: r.example/nope:1: not found",
-			"pull r.example/nope:1: registry r.example has no such image: not found",
+			"pull r.example/nope:1: registry r.example has no such image",
 			"check the spelling of the name and the tag; if the repository is private, log in: optbuild login r.example",
+		},
+		{
+			solve + "failed to push r.example/app:1: /etc/docker/daemon.json:2: invalid character ','",
+			"push r.example/app:1: /etc/docker/daemon.json:2: invalid character ','",
+			"correct this file: it says how registries are talked to",
+		},
+		{
+			"pull ubunut:latest: resolve: ubunut:latest: not found (did you mean ubuntu?)",
+			"pull ubunut:latest: registry docker.io has no such image: not found (did you mean ubuntu?)",
+			"a name without a registry is one of Docker Hub: write HOST/NAME for another registry\ncheck the spelling of the name and the tag; if the repository is private, log in: optbuild login",
 		},
 		{
 			solve + "nope: failed to resolve source metadata for docker.io/library/nope:latest: pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
