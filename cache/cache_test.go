@@ -64,6 +64,10 @@ func TestLimits(t *testing.T) {
 	if got.String() != want {
 		t.Errorf("got:\n%swant:\n%s", got.String(), want)
 	}
+	files := Disk{Total: 100 * gb, Free: 90 * gb, Inodes: 1000, FreeInodes: 40}
+	if l := DefaultLimit(files).On(files, 8*gb); !Short(files) || l.Bytes != 7.2*gb {
+		t.Errorf("short of inodes: %v, %s", Short(files), FormatBytes(l.Bytes))
+	}
 }
 
 // A small build: base <- apt <- copy <- build, a context, a cache mount, and an old branch base <- old.

@@ -17,7 +17,9 @@ func DiskOf(dir string) (Disk, error) {
 		return Disk{}, fmt.Errorf("examine the disk of %s: %w", dir, err)
 	}
 	block := int64(st.Bsize)
-	return Disk{Total: int64(st.Blocks) * block, Free: int64(st.Bavail) * block}, nil
+	return Disk{
+		Total: int64(st.Blocks) * block, Free: int64(st.Bavail) * block, Inodes: int64(st.Files), FreeInodes: int64(st.Ffree),
+	}, nil
 }
 
 // blockUnit is the unit of st_blocks, whatever the file system's block size is (stat(2)).

@@ -18,7 +18,11 @@ type Limit struct {
 type Disk struct {
 	Total int64
 	Free  int64 // what this user may still write
+	// Inodes and FreeInodes count files; 0 where the file system has no limit.
+	Inodes, FreeInodes int64
 }
+
+func (d Disk) shortOfInodes() bool { return d.FreeInodes < d.Inodes/reserveShare }
 
 const (
 	gigabyte = 1_000_000_000
@@ -47,12 +51,15 @@ func DefaultLimit(d Disk) Limit {
 func reserve(d Disk) int64 { return min(d.Total/reserveShare, reserveMost) }
 
 // Short reports whether so little is free on the disk that a build should not start before some of the cache went.
-func Short(d Disk) bool { return d.Free < reserve(d) }
+func Short(d Disk) bool { return d.Free < reserve(d) || d.shortOfInodes() }
 
 // On is the limit for a cache that takes used bytes of a disk: less than the limit itself when the disk is nearly full.
 func (l Limit) On(d Disk, used int64) Limit {
-	room := max(used+d.Free-reserve(d), d.Total/keepShare)
-	l.Bytes = min(l.Bytes, room)
+	room := used + d.Free - reserve(d)
+	if d.shortOfInodes() {
+		room = min(room, used-used/10) // how many files a record has is not known: a tenth at a time
+	}
+	l.Bytes = min(l.Bytes, max(room, d.Total/keepShare))
 	return l
 }
 

@@ -133,7 +133,7 @@ func (k *Keeper) shrink(ctx context.Context, limit cache.Limit, goOn func(far bo
 		k.writeNotes(notes{At: time.Now(), Bytes: u.Total, Records: len(records), Free: d.Free})
 		here := limit.On(d, u.Total)
 		logrus.Debugf("cache takes %s in %d records, allowed are %s", cache.FormatBytes(u.Total), len(records), cache.FormatBytes(here.Bytes))
-		if !here.Exceeded(u.Total, len(records)) {
+		if !here.Exceeded(u.Total, len(records)) && !(pass == 0 && cache.Short(d)) {
 			return u, nil
 		}
 		if pass > 0 && !goOn(here.FarExceeded(u.Total, len(records))) {

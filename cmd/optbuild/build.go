@@ -75,6 +75,7 @@ type build struct {
 	engine  *load.Engine // that the image is loaded into, nil if it is not
 	iidFile string
 	metaTo  string
+	state   string // the state directory; set when the engine runs
 }
 
 func newBuild(c *cli.Context) (*build, error) {
@@ -146,6 +147,7 @@ func buildInputError(err error) error {
 
 // run solves and shows the progress. It returns when the build has ended or the engine is lost.
 func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveResponse, error) {
+	b.state = conn.Dir.Path()
 	ctx, cancel := conn.Watch(ctx)
 	defer cancel()
 	rec := newRecorder(filepath.Join(conn.Dir.Path(), "logs"))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -49,8 +50,14 @@ func (b *build) explain(err error, rec *recorder, lines int) error {
 		e.log = nil // an error that is not a step's
 	}
 	switch {
-	case full(f.Text, e.log):
-		e.Hints = append(e.Hints, "free some space on the disk of the state directory (`optbuild prune` empties the cache), or choose another: optbuild --root DIR")
+	case full(f.Text, e.log), strings.HasSuffix(f.Text, io.EOF.Error()) && b.outputFull() != "":
+		message, hint := explainFull(f.Text+b.outputFull(), b.state)
+		if f.Exited {
+			hint = message + ": " + hint
+		} else {
+			e.Message = message
+		}
+		e.Hints = append(e.Hints, hint)
 	case strings.Contains(f.Text, "docker exporter does not currently support exporting manifest lists"):
 		e.Hints = append(e.Hints, "load one platform (--platform), or write all of them to a file: -o type=oci,dest=FILE")
 	}
@@ -59,12 +66,6 @@ func (b *build) explain(err error, rec *recorder, lines int) error {
 
 // fetched matches errors of ADD with a URL, which look like a registry's.
 var fetched = regexp.MustCompile(`failed to load cache key: (?:Get|Head) "http`)
-
-// full says that a step or the engine ran out of disk space.
-func full(text string, log *shownLog) bool {
-	message := syscall.ENOSPC.Error()
-	return strings.Contains(text, message) || log != nil && strings.Contains(strings.ToLower(string(log.tail)), message)
-}
 
 // failureOf takes the facts out of an error of BuildKit's client.
 func failureOf(err error) diagnose.Failure {

@@ -50,7 +50,7 @@ func TestExplain(t *testing.T) {
 	defer rec.close()
 	rec.observe(logged("step", "npm ERR! write: No space left on device\n"))
 	rec.observe(logged("other", "something else\n"))
-	b := &build{solve: &request.Solve{Dockerfile: file}}
+	b := &build{solve: &request.Solve{Dockerfile: file}, state: "/state"}
 
 	err := b.explain(stepError("FROM x\nRUN npm ci\n", `process "/bin/sh -c npm ci" did not complete successfully: exit code: 1`, 1, 2, 2), rec, 40)
 	if got, want := err.Error(), name+":2: RUN npm ci: exit code 1"; got != want {
@@ -63,7 +63,7 @@ func TestExplain(t *testing.T) {
 	if got := printed(t, e.log, 40, dir); got != "log of the step (all of it: DIR/logs/1.log):\n  npm ERR! write: No space left on device\n" {
 		t.Errorf("log %q", got)
 	}
-	if len(e.Hints) != 1 || !strings.Contains(e.Hints[0], "free some space") {
+	if len(e.Hints) != 1 || !strings.Contains(e.Hints[0], "state directory /state: make room with `optbuild prune`") {
 		t.Errorf("hints %q", e.Hints)
 	}
 
