@@ -2,14 +2,11 @@ package registry
 
 import (
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	bkconfig "github.com/moby/buildkit/cmd/buildkitd/config"
@@ -102,55 +99,6 @@ func tomlError(path string, err error) error {
 		return &FileError{Path: path, Line: line, Err: errors.New(strings.TrimPrefix(de.Error(), "toml: "))}
 	}
 	return &FileError{Path: path, Err: err}
-}
-
-// checkCerts reports the first file of a certificate directory in docker's layout that is not what its name says, and
-// whether there are certificates in it. Without it a CA file that is not PEM would be ignored.
-func checkCerts(dir string) (found bool, err error) {
-	entries, err := os.ReadDir(dir)
-	if absent(err) {
-		return false, nil
-	} else if err != nil {
-		return false, &FileError{Path: dir, Err: err}
-	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		switch filepath.Ext(path) {
-		case ".crt":
-			found = true
-			if err := checkCA(path); err != nil {
-				return false, err
-			}
-		case ".cert":
-			found = true
-			if err := checkPair(path, strings.TrimSuffix(path, ".cert")+".key"); err != nil {
-				return false, err
-			}
-		}
-	}
-	return found, nil
-}
-
-func checkCA(path string) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return &FileError{Path: path, Err: pathErr(err)}
-	}
-	if !x509.NewCertPool().AppendCertsFromPEM(b) {
-		return &FileError{Path: path, Err: errors.New("no certificate in PEM format in it")}
-	}
-	return nil
-}
-
-func checkPair(cert, key string) error {
-	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-		var pe *fs.PathError
-		if errors.As(err, &pe) {
-			return &FileError{Path: pe.Path, Err: pe.Err}
-		}
-		return &FileError{Path: cert, Err: fmt.Errorf("load with %s: %w", filepath.Base(key), err)}
-	}
-	return nil
 }
 
 func pathErr(err error) error {

@@ -2,14 +2,10 @@ package registry
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
-	"maps"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,31 +97,6 @@ func (c Config) load() (s sources, err error) {
 // dirs are the configuration directories that exist, the user's first.
 func (c Config) dirs() []string {
 	return slices.DeleteFunc([]string{c.UserDir, c.SystemDir}, func(dir string) bool { return dir == "" })
-}
-
-// certDirs are the directories with a registry's certificates in docker's layout.
-func (c Config) certDirs(name string) []string {
-	var roots []string
-	if c.DockerDir != "" {
-		roots = append(roots, filepath.Join(c.DockerDir, "certs.d"))
-	}
-	for _, dir := range c.dirs() {
-		roots = append(roots, filepath.Join(dir, "docker", "certs.d"), filepath.Join(dir, "containerd", "certs.d"))
-	}
-	names := []string{name}
-	if name == hub {
-		names = append(names, hubHost)
-	}
-	if host, port, err := net.SplitHostPort(name); err == nil {
-		names = append(names, host+"_"+port+"_") // containerd's spelling
-	}
-	var out []string
-	for _, root := range roots {
-		for _, n := range names {
-			out = append(out, filepath.Join(root, n))
-		}
-	}
-	return out
 }
 
 // hosts decides which of the sources speaks for a registry.
@@ -295,54 +266,6 @@ func (s sources) containerdHosts(name, root string) ([]docker.RegistryHost, erro
 		}
 	}
 	return hosts, nil
-}
-
-// dockerTLS holds the certificates that docker's configuration has for a registry; nil when it has none.
-func (s sources) dockerTLS(name string) (*tls.Config, error) {
-	var c *tls.Config
-	for _, dir := range s.certDirs(name) {
-		found, err := checkCerts(dir)
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			continue
-		}
-		if c == nil {
-			pool, err := x509.SystemCertPool()
-			if err != nil {
-				return nil, err
-			}
-			c = &tls.Config{RootCAs: pool}
-		}
-		cas, pairs := certFiles(dir)
-		for _, ca := range cas {
-			b, err := os.ReadFile(ca)
-			if err != nil {
-				return nil, err
-			}
-			c.RootCAs.AppendCertsFromPEM(b)
-		}
-		for cert, key := range maps.All(pairs) {
-			pair, err := tls.LoadX509KeyPair(cert, key)
-			if err != nil {
-				return nil, err
-			}
-			c.Certificates = append(c.Certificates, pair)
-		}
-	}
-	return c, nil
-}
-
-// certFiles lists a directory in docker's layout: the authorities, and each client certificate with its key.
-func certFiles(dir string) (cas []string, pairs map[string]string) {
-	cas, _ = filepath.Glob(filepath.Join(dir, "*.crt"))
-	certs, _ := filepath.Glob(filepath.Join(dir, "*.cert"))
-	pairs = map[string]string{}
-	for _, cert := range certs {
-		pairs[cert] = strings.TrimSuffix(cert, ".cert") + ".key"
-	}
-	return cas, pairs
 }
 
 // loggedError keeps the first error that a logger was given.

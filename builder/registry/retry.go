@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -66,6 +67,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 func (t *retry) RoundTrip(r *http.Request) (*http.Response, error) {
 	for {
 		resp, err := t.next.RoundTrip(r)
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" && op.Timeout() {
+			return resp, unreachable(err.Error())
+		}
 		if !transient(r, resp, err) {
 			t.succeeded(r)
 			return resp, err
@@ -95,6 +100,12 @@ func (t *retry) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = again
 	}
 }
+
+// unreachable is a connection attempt that timed out, after 30 s. It is not a timeout to its callers: containerd would make
+// five attempts.
+type unreachable string
+
+func (e unreachable) Error() string { return string(e) }
 
 // transient tells whether the same request can be expected to succeed later.
 func transient(r *http.Request, resp *http.Response, err error) bool {

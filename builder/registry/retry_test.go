@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -150,6 +152,22 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 	}
 	if len(rec.log) != 1 {
 		t.Errorf("%d requests, want 1", len(rec.log))
+	}
+}
+
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// containerd makes five attempts, of 30 s each, when an error calls itself a timeout.
+func TestUnreachableIsNoTimeout(t *testing.T) {
+	rt := newRetry(roundTripFunc(func(*http.Request) (*http.Response, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+	}))
+	_, err := (&http.Client{Transport: rt}).Get("http://r.example")
+	var ne net.Error
+	if errors.As(err, &ne) && ne.Timeout() || err.Error() != `Get "http://r.example": dial tcp: i/o timeout` {
+		t.Errorf("error %v, a timeout: %v", err, ne != nil && ne.Timeout())
 	}
 }
 
