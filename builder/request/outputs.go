@@ -2,21 +2,22 @@ package request
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session/filesync"
 	"github.com/tonistiigi/go-csvvalue"
 )
 
-type contentStore = content.Store
+// allowLocalDelete is the --allow value for -o type=local,mode=delete outside of the current directory.
+const allowLocalDelete = "buildx.local.delete"
 
 // outputs sets up where the result goes. Without any, an image goes into the local store.
 func (r *Request) outputs(s *Solve) error {
@@ -27,15 +28,9 @@ func (r *Request) outputs(s *Solve) error {
 	if s.Call != nil {
 		return nil
 	}
-	flags := r.Outputs
-	if r.Load {
-		flags = append(flags[:len(flags):len(flags)], "type=docker")
-	}
-	var pushed bool
-	for _, flag := range flags {
-		if flag == "" {
-			continue
-		}
+	var pushed, loaded, any bool
+	for _, flag := range nonEmpty(r.Outputs) {
+		any = true
 		e, err := r.output(s, flag, names)
 		if err != nil {
 			return err
@@ -43,40 +38,55 @@ func (r *Request) outputs(s *Solve) error {
 		if e.Type == client.ExporterImage && r.Push {
 			e.Attrs["push"] = "true"
 		}
-		if on, _ := strconv.ParseBool(e.Attrs["push"]); on {
-			pushed = true
-		}
+		pushed = pushed || isTrue(e.Attrs["push"])
+		loaded = loaded || e.Type == client.ExporterDocker && e.Attrs[loads] != ""
+		delete(e.Attrs, loads)
 		if e.Type != "cacheonly" {
 			s.Exports = append(s.Exports, e)
 		}
 	}
 	if r.Push && !pushed {
 		s.Exports = append(s.Exports, r.image(names, map[string]string{"push": "true"}))
-		pushed = true
 	}
-	if len(flags) == 0 && !r.Push {
+	if r.Load && !loaded {
+		e, err := r.output(s, "type=docker", names)
+		if err != nil {
+			return err
+		}
+		delete(e.Attrs, loads)
+		s.Exports = append(s.Exports, e)
+	}
+	if !any && !r.Push && !r.Load {
 		s.Exports = append(s.Exports, r.image(names, map[string]string{}))
 		s.Kept = len(names) > 0
 		if !s.Kept {
 			s.Warnings = append(s.Warnings, "no tag and no output: the result stays in the build cache only (keep the image with -t NAME)")
 		}
 	}
-	return r.finishOutputs(s, pushed)
+	return r.finishOutputs(s)
+}
+
+// loads marks, while outputs are read, the one that goes into another engine.
+const loads = "optbuild.loads"
+
+func isTrue(s string) bool {
+	on, _ := strconv.ParseBool(s)
+	return on
 }
 
 // image is an output into the local store, or with push=true to a registry only.
 func (r *Request) image(names []string, attrs map[string]string) client.ExportEntry {
-	if attrs["name"] == "" && len(names) > 0 {
+	if len(names) > 0 {
 		attrs["name"] = strings.Join(names, ",")
 	}
-	if on, _ := strconv.ParseBool(attrs["push"]); on && attrs["store"] == "" {
+	if isTrue(attrs["push"]) && attrs["store"] == "" {
 		attrs["store"] = "false"
 	}
 	return client.ExportEntry{Type: client.ExporterImage, Attrs: attrs}
 }
 
-func (r *Request) finishOutputs(s *Solve, pushed bool) error {
-	for _, a := range r.Annotations {
+func (r *Request) finishOutputs(s *Solve) error {
+	for _, a := range nonEmpty(r.Annotations) {
 		attrs, err := annotationAttrs(a)
 		if err != nil {
 			return err
@@ -87,13 +97,27 @@ func (r *Request) finishOutputs(s *Solve, pushed bool) error {
 			}
 		}
 	}
+	stdout := 0
 	for _, e := range s.Exports {
-		if on, _ := strconv.ParseBool(e.Attrs["push"]); on && e.Attrs["name"] == "" && e.Attrs["push-by-digest"] == "" {
-			return errors.New("a push needs a name: -t REGISTRY/REPOSITORY:TAG")
+		if isTrue(e.Attrs["push"]) && e.Attrs["name"] == "" {
+			return flagErrorf("push", "", "a push needs a name: -t REGISTRY/REPOSITORY:TAG")
 		}
+		if r.IIDFile != "" && (e.Type == client.ExporterLocal || e.Type == client.ExporterTar) {
+			return flagErrorf("iidfile", r.IIDFile, "an output of type %s has no image id", e.Type)
+		}
+		if e.Output != nil && e.Attrs[toStdout] != "" {
+			delete(e.Attrs, toStdout)
+			stdout++
+		}
+	}
+	if stdout > 1 {
+		return flagErrorf("output", "dest=-", "only one output can go to standard output")
 	}
 	return nil
 }
+
+// toStdout marks, while outputs are read, the ones that go to standard output.
+const toStdout = "optbuild.stdout"
 
 // output reads one -o value: type=…,key=value,…; a bare path is a local directory, "-" an archive on standard output.
 func (r *Request) output(s *Solve, flag string, names []string) (client.ExportEntry, error) {
@@ -103,7 +127,7 @@ func (r *Request) output(s *Solve, flag string, names []string) (client.ExportEn
 		return none, flagErrorf("output", flag, "%w", err)
 	}
 	typ, attrs := "", map[string]string{}
-	if len(fields) == 1 && !strings.Contains(flag, "=") {
+	if len(fields) == 1 && fields[0] == flag && !strings.HasPrefix(flag, "type=") {
 		typ, attrs["dest"] = client.ExporterLocal, flag
 		if flag == "-" {
 			typ = client.ExporterTar
@@ -113,9 +137,6 @@ func (r *Request) output(s *Solve, flag string, names []string) (client.ExportEn
 	}
 	dest := attrs["dest"]
 	delete(attrs, "dest")
-	if attrs["name"] == "" && len(names) > 0 && typ != client.ExporterLocal && typ != client.ExporterTar {
-		attrs["name"] = strings.Join(names, ",")
-	}
 	e := client.ExportEntry{Type: typ, Attrs: attrs}
 	switch typ {
 	case "cacheonly":
@@ -128,40 +149,80 @@ func (r *Request) output(s *Solve, flag string, names []string) (client.ExportEn
 		s.Kept = s.Kept || attrs["store"] != "false" && attrs["name"] != ""
 		return e, nil
 	case client.ExporterLocal:
-		if dest == "" || dest == "-" {
-			return none, flagErrorf("output", flag, "needs a directory: dest=DIR")
-		}
-		mode := attrs["mode"]
-		delete(attrs, "mode") // the staging directory is always empty; commit does what the mode says
-		if mode != "" && mode != "copy" && mode != "delete" {
-			return none, flagErrorf("output", flag, "mode is copy or delete")
-		}
-		if e.OutputDir, err = s.stage.directory(dest, mode == "delete"); err != nil {
-			return none, flagErrorf("output", flag, "%w", err)
-		}
-		return e, nil
+		return r.localOutput(s, flag, dest, attrs)
 	case client.ExporterOCI, client.ExporterDocker:
-		if archive, err := strconv.ParseBool(attrs["tar"]); attrs["tar"] != "" && err == nil && !archive {
+		if len(names) > 0 {
+			attrs["name"] = strings.Join(names, ",")
+		}
+		if archive, err := strconv.ParseBool(attrs["tar"]); err == nil && !archive {
 			if dest == "" || dest == "-" {
 				return none, flagErrorf("output", flag, "needs a directory: dest=DIR")
+			}
+			if fi, err := os.Stat(dest); err == nil && !fi.IsDir() {
+				return none, &InputError{Path: dest, Err: syscall.ENOTDIR}
 			}
 			e.OutputDir = dest // content-addressed: what was there stays valid, the index is replaced as a whole
 			return e, nil
 		}
 		if typ == client.ExporterDocker && dest == "" {
-			if e.Output, err = r.loadOutput(); err != nil {
-				return none, err
-			}
-			return e, nil
+			attrs[loads] = "true"
+			e.Output, err = r.loadOutput()
+			return e, err
 		}
 	case client.ExporterTar:
 	default:
 		return none, flagErrorf("output", flag, "type %q is not image, registry, local, tar, oci, docker or cacheonly", typ)
 	}
-	if e.Output, err = r.archiveOutput(s, dest); err != nil {
-		return none, flagErrorf("output", flag, "%w", err)
+	if dest == "" || dest == "-" {
+		if r.Terminal {
+			return none, flagErrorf("output", flag, "an archive is not written to a terminal: dest=FILE, or redirect standard output")
+		}
+		attrs[toStdout] = "true"
+		e.Output = func(map[string]string) (io.WriteCloser, error) { return nopCloser{r.Stdout}, nil }
+		return e, nil
+	}
+	f, err := s.stage.file(dest)
+	if err != nil {
+		return none, &InputError{Path: dest, Err: cause(err)}
+	}
+	e.Output = func(map[string]string) (io.WriteCloser, error) { return f() }
+	return e, nil
+}
+
+func (r *Request) localOutput(s *Solve, flag, dest string, attrs map[string]string) (e client.ExportEntry, err error) {
+	if dest == "" || dest == "-" {
+		return e, flagErrorf("output", flag, "needs a directory: dest=DIR")
+	}
+	mode := attrs["mode"]
+	delete(attrs, "mode") // the staging directory is always empty; commit does what the mode says
+	if mode != "" && mode != "copy" && mode != "delete" {
+		return e, flagErrorf("output", flag, "mode is copy or delete")
+	}
+	if mode == "delete" && !slices.Contains(r.Allow, allowLocalDelete) && !belowWorkingDirectory(dest) {
+		return e, flagErrorf("output", flag, "deletes what %s has, which is not below the current directory: --allow %s", dest, allowLocalDelete)
+	}
+	e = client.ExportEntry{Type: client.ExporterLocal, Attrs: attrs}
+	if e.OutputDir, err = s.stage.directory(dest, mode == "delete"); err != nil {
+		return e, &InputError{Path: dest, Err: cause(err)}
 	}
 	return e, nil
+}
+
+// belowWorkingDirectory is false for the current directory itself.
+func belowWorkingDirectory(path string) bool {
+	wd, err := os.Getwd()
+	if err == nil {
+		wd, err = filepath.EvalSymlinks(wd)
+	}
+	if err != nil {
+		return false
+	}
+	dest, _, err := resolve(path)
+	if err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(wd, dest)
+	return err == nil && rel != "." && filepath.IsLocal(rel)
 }
 
 func (r *Request) loadOutput() (filesync.FileOutputFunc, error) {
@@ -175,146 +236,6 @@ func (r *Request) loadOutput() (filesync.FileOutputFunc, error) {
 	return func(map[string]string) (io.WriteCloser, error) { return open() }, nil
 }
 
-func (r *Request) archiveOutput(s *Solve, dest string) (filesync.FileOutputFunc, error) {
-	if dest == "" || dest == "-" {
-		if r.Terminal {
-			return nil, errors.New("an archive is not written to a terminal: dest=FILE, or redirect standard output")
-		}
-		return func(map[string]string) (io.WriteCloser, error) { return nopCloser{r.Stdout}, nil }, nil
-	}
-	f, err := s.stage.file(dest)
-	if err != nil {
-		return nil, err
-	}
-	return func(map[string]string) (io.WriteCloser, error) { return f, nil }, nil
-}
-
 type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
-
-// staging holds outputs that are not in their places yet.
-type staging struct {
-	commits []func() error
-	remove  []string
-}
-
-func (st *staging) tempDir(parent, pattern string) (string, error) {
-	dir, err := os.MkdirTemp(parent, pattern)
-	if err == nil {
-		st.remove = append(st.remove, dir)
-	}
-	return dir, err
-}
-
-// file stages a file beside its destination.
-func (st *staging) file(dest string) (*os.File, error) {
-	if isDir(dest) {
-		return nil, fmt.Errorf("%s is a directory", dest)
-	}
-	if fi, err := os.Stat(dest); err == nil && !fi.Mode().IsRegular() { // a device or a pipe: nothing to stage
-		return os.OpenFile(dest, os.O_WRONLY, 0)
-	}
-	f, err := os.CreateTemp(filepath.Dir(dest), "."+filepath.Base(dest)+".optbuild-*")
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Chmod(0o666 &^ umask()); err != nil {
-		return nil, err
-	}
-	st.remove = append(st.remove, f.Name())
-	st.commits = append(st.commits, func() error { return os.Rename(f.Name(), dest) })
-	return f, nil
-}
-
-// directory stages a directory: beside its destination if that is new, in it if it exists. With replace, what was there goes.
-func (st *staging) directory(dest string, replace bool) (string, error) {
-	dest = filepath.Clean(dest)
-	fi, err := os.Stat(dest)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		if err := os.MkdirAll(filepath.Dir(dest), 0o777); err != nil {
-			return "", err
-		}
-		dir, err := st.tempDir(filepath.Dir(dest), "."+filepath.Base(dest)+".optbuild-")
-		if err != nil {
-			return "", err
-		}
-		st.commits = append(st.commits, func() error {
-			if err := os.Chmod(dir, 0o777&^umask()); err != nil {
-				return err
-			}
-			return os.Rename(dir, dest)
-		})
-		return dir, nil
-	case err != nil:
-		return "", err
-	case !fi.IsDir():
-		return "", fmt.Errorf("%s is not a directory", dest)
-	}
-	dir, err := st.tempDir(dest, ".optbuild-")
-	if err != nil {
-		return "", err
-	}
-	st.commits = append(st.commits, func() error {
-		if replace {
-			if err := clearExcept(dest, filepath.Base(dir)); err != nil {
-				return err
-			}
-		}
-		return mergeInto(dir, dest)
-	})
-	return dir, nil
-}
-
-func clearExcept(dir, keep string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		if e.Name() != keep && err == nil {
-			err = os.RemoveAll(filepath.Join(dir, e.Name()))
-		}
-	}
-	return err
-}
-
-// mergeInto moves what is in from to the directory to, which keeps what it has under other names.
-func mergeInto(from, to string) error {
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		src, dst := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
-		old, err := os.Lstat(dst)
-		switch {
-		case err == nil && old.IsDir() && e.IsDir():
-			if err := mergeInto(src, dst); err != nil {
-				return err
-			}
-			continue
-		case err == nil && old.IsDir() != e.IsDir():
-			if err := os.RemoveAll(dst); err != nil {
-				return err
-			}
-		}
-		if err := os.Rename(src, dst); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (st *staging) commit() error {
-	for _, f := range st.commits {
-		if err := f(); err != nil {
-			return fmt.Errorf("put output into its place: %w", err)
-		}
-	}
-	return nil
-}
-
-func (st *staging) discard() {
-	for _, path := range st.remove {
-		_ = os.RemoveAll(path)
-	}
-}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -60,7 +61,12 @@ func newApp() *cli.App {
 	return app
 }
 
-func usageError(c *cli.Context, err error, _ bool) error { return &usageErr{err} }
+func usageError(c *cli.Context, err error, _ bool) error {
+	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		err = fmt.Errorf("unknown flag %s (see `optbuild %s --help`)", dash(name), c.Command.Name)
+	}
+	return &usageErr{err}
+}
 
 func globalFlags() []cli.Flag {
 	return []cli.Flag{

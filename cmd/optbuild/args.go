@@ -7,105 +7,112 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// normaliseArgs lets flags stand behind arguments and values stick to short flags, as docker's command line allows and
-// urfave/cli does not: `build . -t app` becomes `build -t app .`, `-fDockerfile` becomes `-f Dockerfile`. Global flags may
-// stand behind the command's name, too: `build --root /x .` becomes `--root /x build .`.
+// normaliseArgs lets flags stand behind arguments, values stick to short flags and global flags stand behind the command, as
+// docker's command line allows and urfave/cli does not: `build . -Dtapp` becomes `-D build -t app -- .`
 func normaliseArgs(args []string) []string {
 	if len(args) == 0 {
 		return args
 	}
-	out := []string{args[0]}
-	rest := args[1:]
-	// Global flags, up to the command's name.
-	rest, out, _ = takeFlags(rest, out, globalFlags(), nil, true)
-	if len(rest) == 0 {
-		return out
-	}
-	name := rest[0]
+	global := globalFlags()
+	p := parsed{flags: []string{args[0]}}
+	rest := p.take(args[1:], global, nil, true)
 	for _, c := range commands() {
-		if c.HasName(name) {
-			global, own := normaliseCommand(c, rest)
-			return slices.Concat(out, global, own)
+		if len(rest) > 0 && c.HasName(rest[0]) {
+			command := normaliseCommand(c, rest, global, &p)
+			return append(p.flags, command...)
 		}
 	}
-	return append(out, rest...)
+	return append(p.flags, rest...)
 }
 
-// normaliseCommand returns the global flags among a command's arguments, and the rest.
-func normaliseCommand(c *cli.Command, args []string) (global, own []string) {
-	if len(c.Subcommands) > 0 && len(args) > 1 {
+// normaliseCommand returns the arguments of a command that begin with its name; global flags among them go to outer.
+func normaliseCommand(c *cli.Command, args []string, global []cli.Flag, outer *parsed) []string {
+	if len(args) > 1 {
 		for _, sub := range c.Subcommands {
 			if sub.HasName(args[1]) {
-				global, own = normaliseCommand(sub, args[1:])
-				return global, append([]string{args[0]}, own...)
+				return append([]string{args[0]}, normaliseCommand(sub, args[1:], global, outer)...)
 			}
 		}
 	}
-	_, flags, positional := takeFlags(args[1:], nil, slices.Concat(c.Flags, globalFlags()), nil, false)
-	own = []string{args[0]}
-	for i := 0; i < len(flags); i++ {
-		to := &own
-		name, _, hasValue := strings.Cut(strings.TrimLeft(flags[i], "-"), "=")
-		f := findFlag(c.Flags, name)
-		if f == nil {
-			if f = findFlag(globalFlags(), name); f != nil {
-				to = &global
-			}
-		}
-		*to = append(*to, flags[i])
-		if f != nil && takesValue(f) && !hasValue && i+1 < len(flags) {
-			i++
-			*to = append(*to, flags[i])
-		}
+	p := parsed{flags: []string{args[0]}}
+	p.take(args[1:], c.Flags, global, false)
+	outer.flags = append(outer.flags, p.outer...)
+	if slices.Contains(p.flags, "--help") || slices.Contains(p.flags, "-h") {
+		return []string{args[0], "--help"} // with an argument, urfave/cli takes it for a command's name
 	}
-	if len(positional) > 0 {
-		own = append(own, "--")
+	if len(p.positional) > 0 {
+		p.flags = append(p.flags, "--")
 	}
-	return global, append(own, positional...)
+	return append(p.flags, p.positional...)
 }
 
-// takeFlags moves flags and their values from args to flags and everything else to positional. With stop it ends at the
-// first argument that is not a flag and returns the rest.
-func takeFlags(args, flags []string, known []cli.Flag, positional []string, stop bool) (rest, flagsOut, positionalOut []string) {
-	for i := 0; i < len(args); i++ {
-		a := args[i]
+// parsed is a command line, taken apart.
+type parsed struct {
+	flags, outer, positional []string
+}
+
+// take sorts arguments into flags of known and their values, those of outer, and positional ones; a flag that nobody knows
+// counts as known's, whose owner reports it. With stop it ends at the first argument that is no flag, and returns the rest.
+func (p *parsed) take(args []string, known, outer []cli.Flag, stop bool) (rest []string) {
+	for len(args) > 0 {
+		a := args[0]
 		switch {
 		case a == "--" && stop:
-			return args[i:], flags, positional
+			return args
 		case a == "--":
-			return nil, flags, append(positional, args[i+1:]...)
+			p.positional = append(p.positional, args[1:]...)
+			return nil
 		case len(a) < 2 || a[0] != '-':
 			if stop {
-				return args[i:], flags, positional
+				return args
 			}
-			positional = append(positional, a)
+			p.positional = append(p.positional, a)
+			args = args[1:]
 			continue
 		}
-		name, _, hasValue := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		if !strings.HasPrefix(a, "--") && len(name) > 1 {
-			if f := findFlag(known, name[:1]); f != nil && findFlag(known, name) == nil {
-				flags, hasValue = append(flags, "-"+name[:1]), true
-				if takesValue(f) {
-					flags = append(flags, strings.TrimPrefix(a[2:], "="))
-				} else if len(a) > 2 { // -qD
-					args = append(append(args[:i+1:i+1], "-"+a[2:]), args[i+1:]...)
-				}
-				continue
+		args = args[1:]
+		name, value, glued := strings.Cut(strings.TrimPrefix(a[1:], "-"), "=")
+		if !strings.HasPrefix(a, "--") && len(name) > 1 && findFlag(known, outer, name[:1]) != nil { // -tapp, -qD, -tapp=1
+			short := findFlag(known, outer, name[:1])
+			name, value, glued = name[:1], a[2:], true
+			if !takesValue(short) {
+				args = append([]string{"-" + value}, args...)
+				glued = false
 			}
 		}
-		flags = append(flags, a)
-		if f := findFlag(known, name); f != nil && takesValue(f) && !hasValue && i+1 < len(args) {
-			i++
-			flags = append(flags, args[i])
+		f := findFlag(known, outer, name)
+		to := &p.flags
+		if f != nil && findFlag(known, nil, name) == nil {
+			to = &p.outer
+		}
+		switch dashed := dash(name); {
+		case f == nil:
+			*to = append(*to, a)
+		case glued && takesValue(f): // apart, since the value may be empty
+			*to = append(*to, dashed, value)
+		case glued:
+			*to = append(*to, dashed+"="+value)
+		case takesValue(f) && len(args) > 0:
+			*to = append(*to, dashed, args[0])
+			args = args[1:]
+		default:
+			*to = append(*to, dashed)
 		}
 	}
-	return nil, flags, positional
+	return nil
 }
 
-func findFlag(flags []cli.Flag, name string) cli.Flag {
-	for _, f := range flags {
-		for _, n := range f.Names() {
-			if n == name {
+func dash(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+func findFlag(flags, more []cli.Flag, name string) cli.Flag {
+	for _, list := range [][]cli.Flag{flags, more} {
+		for _, f := range list {
+			if slices.Contains(f.Names(), name) {
 				return f
 			}
 		}

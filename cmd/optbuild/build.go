@@ -32,7 +32,7 @@ func buildCommand() *cli.Command {
 		Aliases:   []string{"b"},
 		Usage:     "build an image from a Dockerfile",
 		ArgsUsage: "PATH | URL | -",
-		Flags:     append(buildFlags(), ignoredFlags()...),
+		Flags:     slices.Concat(buildFlags(), oldResourceFlags(), ignoredFlags()),
 		Action:    runBuild,
 	}
 }
@@ -49,11 +49,30 @@ func runBuild(c *cli.Context) error {
 	for _, w := range slices.Concat(ignoredWarnings(c), b.solve.Warnings) {
 		warn(w)
 	}
+	root, err := stateDir(c)
+	if err == nil {
+		_, err = process.OpenDir(root)
+	}
+	if err != nil {
+		return err
+	}
+	examined := make(chan struct{})
+	go func() { // while an engine starts
+		defer close(examined)
+		b.solve.Examine()
+	}()
 	conn, err := connect(c)
+	<-examined
 	if err != nil {
 		return err
 	}
 	resp, err := b.run(c.Context, conn)
+	var lost *process.LostError
+	if c.Context.Err() == nil && !errors.As(err, &lost) {
+		if err := b.solve.Sent(); err != nil {
+			warn(err.Error())
+		}
+	}
 	if cerr := conn.Close(); err == nil {
 		err = cerr
 	}
@@ -106,6 +125,11 @@ func newBuild(c *cli.Context) (*build, error) {
 	r := requestFrom(c)
 	r.Proxies = proxies
 	r.Loader = b.loader(c.Context, load.Options{DockerConfig: filepath.Dir(docker.GetFilename()), CurrentContext: docker.CurrentContext})
+	root, err := stateDir(c)
+	if err != nil {
+		return nil, err
+	}
+	r.Ledgers = filepath.Join(root, "contexts")
 	if b.solve, err = request.New(r, frontend.Name); err != nil {
 		return nil, buildInputError(err)
 	}
@@ -273,11 +297,12 @@ func requestFrom(c *cli.Context) request.Request {
 		Tags: c.StringSlice("tag"), BuildArgs: c.StringSlice("build-arg"), Target: c.String("target"), Platforms: platforms,
 		Labels: c.StringSlice("label"), Annotations: c.StringSlice("annotation"), Outputs: c.StringSlice("output"),
 		Push: c.Bool("push"), Load: c.Bool("load"), CacheFrom: c.StringSlice("cache-from"), CacheTo: c.StringSlice("cache-to"),
-		NoCache: c.Bool("no-cache"), NoCacheFilter: splitAll(c.StringSlice("no-cache-filter")), Pull: c.Bool("pull"),
+		NoCache: c.Bool("no-cache"), NoCacheFilter: c.StringSlice("no-cache-filter"), Pull: c.Bool("pull"),
 		Secrets: c.StringSlice("secret"), SSH: c.StringSlice("ssh"), BuildContexts: c.StringSlice("build-context"),
 		Network: c.String("network"), AddHosts: c.StringSlice("add-host"), ShmSize: c.String("shm-size"),
 		Ulimits: c.StringSlice("ulimit"), Allow: c.StringSlice("allow"), CgroupParent: c.String("cgroup-parent"), Call: call,
 		Provenance: c.String("provenance"), SBOM: c.String("sbom"), Attest: c.StringSlice("attest"),
+		Resources: resources(c), IIDFile: c.String("iidfile"),
 		Environ: os.Environ(), Stdout: os.Stdout, Terminal: stdoutIsTerminal(),
 	}
 }

@@ -45,6 +45,7 @@ func buildFlags() []cli.Flag {
 		on("push", "push the image"),
 		on("quiet", "print the image id only", "q"),
 		text("sbom", "SBOM attestation: false (default), true, generator=IMAGE"),
+		list("resource", "limit of each step, `KEY=VALUE`: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems"),
 		list("secret", "secret for RUN --mount=type=secret, `id=NAME[,src=FILE|,env=VARIABLE]`"),
 		text("shm-size", "size of /dev/shm of steps, such as 64m"),
 		list("ssh", "SSH agent or keys, `default|ID[=SOCKET|KEY,…]`"),
@@ -52,6 +53,29 @@ func buildFlags() []cli.Flag {
 		text("target", "stage to build"),
 		list("ulimit", "limit of steps, `TYPE=SOFT[:HARD]`"),
 	}
+}
+
+// oldResources are docker's flags for what --resource says today.
+var oldResources = []struct {
+	name    string
+	aliases []string
+}{{"memory", []string{"m"}}, {"memory-swap", nil}, {"cpu-shares", []string{"c"}}, {"cpu-period", nil}, {"cpu-quota", nil}, {"cpuset-cpus", nil}, {"cpuset-mems", nil}}
+
+func oldResourceFlags() (flags []cli.Flag) {
+	for _, f := range oldResources {
+		flags = append(flags, &cli.StringFlag{Name: f.name, Aliases: f.aliases, Hidden: true})
+	}
+	return flags
+}
+
+// resources are the limits of steps; --resource counts more than an old flag.
+func resources(c *cli.Context) (list []string) {
+	for _, f := range oldResources {
+		if c.IsSet(f.name) {
+			list = append(list, f.name+"="+c.String(f.name))
+		}
+	}
+	return append(list, c.StringSlice("resource")...)
 }
 
 // ignored are flags that docker accepts: name, aliases, whether they take a value, and why nothing follows from them.
@@ -63,16 +87,9 @@ var ignored = []struct {
 }{
 	{"builder", nil, true, "there is one builder, in this process tree"},
 	{"compress", nil, false, "the context is not sent over a network"},
-	{"cpu-period", nil, true, "BuildKit's frontend does not limit CPU"},
-	{"cpu-quota", nil, true, "BuildKit's frontend does not limit CPU"},
-	{"cpu-shares", []string{"c"}, true, "BuildKit's frontend does not limit CPU"},
-	{"cpuset-cpus", nil, true, "BuildKit's frontend does not limit CPU"},
-	{"cpuset-mems", nil, true, "BuildKit's frontend does not limit memory"},
 	{"disable-content-trust", nil, false, "content trust is not part of BuildKit"},
 	{"force-rm", nil, false, "there are no intermediate containers"},
 	{"isolation", nil, true, "it concerns Windows"},
-	{"memory", []string{"m"}, true, "BuildKit's frontend does not limit memory"},
-	{"memory-swap", nil, true, "BuildKit's frontend does not limit memory"},
 	{"rm", nil, false, "there are no intermediate containers"},
 	{"security-opt", nil, true, "use RUN --security=insecure and --allow security.insecure"},
 	{"squash", nil, false, "layers are not squashed"},

@@ -1,0 +1,127 @@
+package request
+
+import (
+	"encoding/csv"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/cmd/buildctl/build"
+	"github.com/tonistiigi/go-csvvalue"
+)
+
+// caches fills in --cache-from and --cache-to.
+func (r *Request) caches(s *Solve) error {
+	var err error
+	if s.CacheImports, err = cacheEntries("cache-from", r.CacheFrom, []string{"registry", "local", "gha"}, s); err != nil {
+		return err
+	}
+	if s.CacheExports, err = cacheEntries("cache-to", r.CacheTo, []string{"registry", "inline", "local", "gha"}, s); err != nil {
+		return err
+	}
+	inline, _ := strconv.ParseBool(s.FrontendAttrs["build-arg:BUILDKIT_INLINE_CACHE"])
+	for _, e := range s.CacheExports {
+		inline = inline && e.Type != "inline"
+	}
+	if inline {
+		s.CacheExports = append(s.CacheExports, client.CacheOptionsEntry{Type: "inline", Attrs: map[string]string{}})
+	}
+	return nil
+}
+
+// cacheEntries reads "type=...,key=value,..." values; a value without "=" is a list of references in registries.
+func cacheEntries(flag string, values, known []string, s *Solve) (list []client.CacheOptionsEntry, err error) {
+	for _, v := range nonEmpty(values) {
+		if !strings.Contains(v, "=") {
+			refs, err := csvvalue.Fields(v, nil)
+			if err != nil {
+				return nil, flagErrorf(flag, v, "%w", err)
+			}
+			for _, ref := range nonEmpty(refs) {
+				list = append(list, client.CacheOptionsEntry{Type: "registry", Attrs: map[string]string{"ref": ref}})
+			}
+			continue
+		}
+		e := client.CacheOptionsEntry{}
+		if e.Type, e.Attrs, err = attributes(flag, v); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(known, e.Type) {
+			return nil, flagErrorf(flag, v, "type %q is not one of %s", e.Type, strings.Join(known, ", "))
+		}
+		if e.Type == "gha" {
+			// BuildKit's own parser knows how GitHub's runner tells about its cache service.
+			parse := map[string]func([]string) ([]client.CacheOptionsEntry, error){"cache-from": build.ParseImportCache, "cache-to": build.ParseExportCache}[flag]
+			found, err := parse([]string{v})
+			if err != nil {
+				s.Warnings = append(s.Warnings, "--"+flag+" "+v+": ignored, this is not a GitHub Actions runner: "+err.Error())
+				continue
+			}
+			e = found[0]
+		}
+		need := map[string]string{"registry": "ref", "local": map[string]string{"cache-from": "src", "cache-to": "dest"}[flag]}[e.Type]
+		if need != "" && e.Attrs[need] == "" {
+			return nil, flagErrorf(flag, v, "%s=… is missing", need)
+		}
+		if m := e.Attrs["mode"]; flag == "cache-to" && m != "" && m != "min" && m != "max" {
+			return nil, flagErrorf(flag, v, "mode is min or max")
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// attestations fills in --attest, --provenance and --sbom; of two for one type the first counts, and --attest comes before
+// the short forms. None is the default: attestations turn the pushed image into an index with an entry for the platform
+// unknown/unknown, which many tools can't read.
+func (r *Request) attestations(s *Solve) error {
+	list := nonEmpty(r.Attest)
+	for _, short := range []struct{ typ, value string }{{"provenance", r.Provenance}, {"sbom", r.SBOM}} {
+		switch on, err := strconv.ParseBool(short.value); {
+		case short.value == "":
+		case err == nil:
+			list = append(list, "type="+short.typ+",disabled="+strconv.FormatBool(!on))
+		default:
+			list = append(list, "type="+short.typ+","+short.value)
+		}
+	}
+	seen := map[string]bool{}
+	for _, v := range list {
+		typ, attrs, err := attributes("attest", v)
+		if err != nil {
+			return err
+		}
+		if typ != "provenance" && typ != "sbom" {
+			return flagErrorf("attest", v, "type is provenance or sbom")
+		}
+		var off bool
+		if d, ok := attrs["disabled"]; ok {
+			if off, err = strconv.ParseBool(d); err != nil {
+				return flagErrorf("attest", v, "disabled is true or false")
+			}
+			delete(attrs, "disabled")
+		}
+		if seen[typ] || off {
+			seen[typ] = true
+			continue
+		}
+		seen[typ] = true
+		fields := []string{"type=" + typ}
+		for k, val := range attrs {
+			fields = append(fields, k+"="+val)
+		}
+		slices.Sort(fields[1:])
+		s.FrontendAttrs["attest:"+typ] = csvLine(fields)
+	}
+	return nil
+}
+
+// csvLine is the list that csvvalue reads back.
+func csvLine(fields []string) string {
+	var b strings.Builder
+	w := csv.NewWriter(&b)
+	_ = w.Write(fields) // a strings.Builder takes everything
+	w.Flush()
+	return strings.TrimSuffix(b.String(), "\n")
+}

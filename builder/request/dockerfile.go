@@ -1,0 +1,155 @@
+package request
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/moby/buildkit/util/staticfs"
+	"github.com/tonistiigi/fsutil/types"
+)
+
+// dockerfile finds the Dockerfile and offers it to the build. content is not nil when it came with the context.
+func (r *Request) dockerfile(s *Solve, content []byte) error {
+	s.FrontendAttrs["filename"] = "Dockerfile"
+	var err error
+	switch {
+	case content != nil:
+	case r.File == "-":
+		if content, err = io.ReadAll(r.Stdin); err != nil {
+			return fmt.Errorf("read standard input: %w", err)
+		}
+		if len(content) == 0 {
+			return &InputError{Path: "-", Err: ErrEmptyStdin, Hint: "pipe a Dockerfile into optbuild build -f - ."}
+		}
+	case strings.HasPrefix(r.File, "http://"), strings.HasPrefix(r.File, "https://"):
+		if content, err = download(r.File); err != nil {
+			return err
+		}
+	case s.ContextDir == "" && !filepath.IsAbs(r.File): // in the remote context
+		if r.File != "" {
+			s.FrontendAttrs["filename"] = r.File
+		}
+		return nil
+	default:
+		return r.localDockerfile(s)
+	}
+	s.offerDockerfile("Dockerfile", content, nil)
+	return nil
+}
+
+// offerDockerfile offers a Dockerfile's text, and that of its own ignore file if it has one.
+//
+// They are sent from memory, with times that are made of their content. BuildKit knows its copy of a Dockerfile by the key of
+// the *context*, and compares size and time only: two Dockerfiles of one context that have the same size and time (a
+// checkout with normalised times) would be taken for one another.
+func (s *Solve) offerDockerfile(name string, content, ignore []byte) {
+	f := staticfs.NewFS()
+	f.Add(name, &types.Stat{Mode: 0o644, ModTime: contentTime(content)}, content)
+	if ignore != nil {
+		f.Add(name+".dockerignore", &types.Stat{Mode: 0o644, ModTime: contentTime(ignore)}, ignore)
+	}
+	s.FrontendAttrs["filename"] = name
+	s.LocalMounts["dockerfile"] = f
+	if s.ContextDir == "" {
+		s.FrontendAttrs["dockerfilekey"] = "dockerfile" // not the one in the context
+	}
+}
+
+// contentTime is a time between 1970 and 2038 that stands for a content.
+func contentTime(content []byte) int64 {
+	sum := sha256.Sum256(content)
+	seconds := binary.LittleEndian.Uint32(sum[:]) >> 1
+	nanoseconds := binary.LittleEndian.Uint32(sum[4:]) % 1e9
+	return int64(seconds)*1e9 + int64(nanoseconds)
+}
+
+func (r *Request) localDockerfile(s *Solve) error {
+	path := r.File
+	if path == "" {
+		path = filepath.Join(s.ContextDir, "Dockerfile")
+	}
+	if filepath.Base(path) == "Dockerfile" {
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			if lower := filepath.Join(filepath.Dir(path), "dockerfile"); isFile(lower) {
+				path = lower
+			}
+		}
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	fi, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &InputError{Path: path, Err: ErrNoDockerfile, Hint: dockerfileHint(path, r.File)}
+	case err != nil:
+		return contextError(path)
+	case fi.IsDir():
+		return &InputError{Path: path, Err: syscall.EISDIR, Hint: "-f names the Dockerfile itself, not its directory: -f " + filepath.Join(path, "Dockerfile")}
+	}
+	s.Dockerfile = path
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return &InputError{Path: path, Err: cause(err)}
+	}
+	ignore, err := os.ReadFile(path + ".dockerignore")
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		ignore = nil
+	case err != nil: // without it, files would be sent that the user wants to keep
+		return &InputError{Path: path + ".dockerignore", Err: cause(err)}
+	case ignore == nil:
+		ignore = []byte{}
+	}
+	s.offerDockerfile(filepath.Base(path), content, ignore)
+	return nil
+}
+
+// dockerfileHint looks for what the user may have meant.
+func dockerfileHint(path, flag string) string {
+	dir := filepath.Dir(path)
+	for _, pattern := range []string{"[Dd]ockerfile*", "*.[Dd]ockerfile", "Containerfile", "*/[Dd]ockerfile"} {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern))
+		for _, f := range found {
+			if isFile(f) && !strings.HasSuffix(f, ".dockerignore") {
+				return "there is " + f + ": optbuild build -f " + f + " …"
+			}
+		}
+	}
+	if flag != "" && !filepath.IsAbs(flag) {
+		return "-f is relative to the current directory, not to the context"
+	}
+	return "name it with -f, or give the directory that has one as the context"
+}
+
+// downloadLimit bounds a Dockerfile that is named by URL.
+const downloadLimit = 2 << 20
+
+func download(u string) ([]byte, error) {
+	resp, err := http.Get(u) //nolint:gosec // the user's own argument
+	if err != nil {
+		return nil, &InputError{Path: u, Err: err}
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, &InputError{Path: u, Err: fmt.Errorf("the server answered %s", resp.Status)}
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, downloadLimit+1))
+	if err == nil && len(b) > downloadLimit {
+		err = fmt.Errorf("is larger than %d bytes", downloadLimit)
+	}
+	if err != nil {
+		return nil, &InputError{Path: u, Err: err}
+	}
+	return b, nil
+}
