@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -392,10 +394,8 @@ func (d Dir) engineEnv(env []string, s Shape) []string {
 			out = append(out, kv)
 		}
 	}
-	for _, k := range []string{"GOGC", "TMPDIR", "USER", "XDG_RUNTIME_DIR"} {
-		if v, ok := set[k]; ok {
-			out = append(out, k+"="+v)
-		}
+	for _, k := range slices.Sorted(maps.Keys(set)) {
+		out = append(out, k+"="+set[k])
 	}
 	return out
 }
