@@ -70,7 +70,7 @@ func workspacePath(path string) string {
 // errorAnnotation is what is shown beside the line that a build failed at.
 func errorAnnotation(e *buildError) annotation {
 	a := annotation{level: "error", title: "build failed", message: strings.Join(append([]string{e.Message}, e.Hints...), "\n")}
-	if e.path != "" {
+	if e.path != "" && e.First > 0 {
 		a.file, a.first, a.last = workspacePath(e.path), e.First, e.Last
 	}
 	return a

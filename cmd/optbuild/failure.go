@@ -36,18 +36,24 @@ func (e *buildError) Unwrap() error { return e.cause }
 // explain makes an engine's error one for people.
 func (b *build) explain(err error, rec *recorder, lines int) error {
 	f := failureOf(err)
-	path := ""
-	if b.solve.Dockerfile != "" && f.First > 0 {
-		path = b.solve.Dockerfile
+	vertex := failedVertex(err)
+	f.Step = rec.nameOf(vertex)
+	path := b.solve.Dockerfile
+	if path != "" {
 		f.File = shortPath(path)
+		if f.First == 0 { // perhaps the step's name tells the line
+			f.Source, _ = os.ReadFile(path)
+		}
 	}
 	e := &buildError{Diagnosis: diagnose.Explain(f, b.files()), cause: err, lines: lines, path: path}
 	if message, hint := registry.Explain(err); message != "" && !fetched.MatchString(f.Text) {
-		e.Message, e.Hints = message, append(e.Hints, hint)
+		e.Message = message
+		if len(e.Hints) == 0 {
+			e.Hints = append(e.Hints, hint)
+		}
 	}
-	e.log = rec.logOf(failedVertex(err))
-	if e.log != nil && e.First == 0 && failedVertex(err) == "" {
-		e.log = nil // an error that is not a step's
+	if vertex != "" || e.First > 0 { // else it is not a step's error
+		e.log = rec.logOf(vertex)
 	}
 	switch {
 	case full(f.Text, e.log), strings.HasSuffix(f.Text, io.EOF.Error()) && b.outputFull() != "":
@@ -116,6 +122,7 @@ func contextFiles(s *request.Solve) diagnose.Context {
 		c.Named[name] = os.DirFS(dir)
 	}
 	if s.ContextDir == "" {
+		c.None = s.FrontendAttrs["context"] == ""
 		return c
 	}
 	c.Files = os.DirFS(s.ContextDir)

@@ -33,10 +33,11 @@ type recorder struct {
 	steps map[digest.Digest]*stepLog
 	// failed is the last step that ended with an error of its own.
 	failed digest.Digest
+	names  map[digest.Digest]string // of the steps that failed
 }
 
 func newRecorder(dir string) *recorder {
-	return &recorder{dir: dir, steps: map[digest.Digest]*stepLog{}}
+	return &recorder{dir: dir, steps: map[digest.Digest]*stepLog{}, names: map[digest.Digest]string{}}
 }
 
 func (r *recorder) observe(s *client.SolveStatus) {
@@ -56,7 +57,7 @@ func (r *recorder) observe(s *client.SolveStatus) {
 		case v.Error == "":
 			r.forget(v.Digest)
 		case !strings.HasSuffix(v.Error, "context canceled"):
-			r.failed = v.Digest
+			r.failed, r.names[v.Digest] = v.Digest, v.Name
 		}
 	}
 }
@@ -75,6 +76,13 @@ func (r *recorder) close() {
 	for d := range r.steps {
 		r.forget(d)
 	}
+}
+
+// nameOf is the name of a step that failed, "" for others.
+func (r *recorder) nameOf(d digest.Digest) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.names[d]
 }
 
 // logOf returns the end of a step's log and the file that has all of it; nil if the step logged nothing. For "" it takes
@@ -118,7 +126,9 @@ func (l *shownLog) print(w io.Writer, n int) {
 		fmt.Fprintf(w, "log of the step (%s):\n", where)
 	}
 	for _, line := range lines {
-		fmt.Fprintln(w, strings.TrimRight("  "+line, "\r "))
+		line = strings.TrimRight(line, "\r ")
+		line = line[strings.LastIndexByte(line, '\r')+1:] // what a terminal shows in the end of a line drawn several times
+		fmt.Fprintln(w, strings.TrimRight("  "+line, " "))
 	}
 	if bytes.ContainsRune(l.tail, '\x1b') {
 		fmt.Fprint(w, "\x1b[0m") // a colour that the step left switched on

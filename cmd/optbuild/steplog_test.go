@@ -20,7 +20,7 @@ func logged(d digest.Digest, data string) *client.SolveStatus {
 
 func completed(d digest.Digest, err string) *client.SolveStatus {
 	now := time.Unix(1, 0)
-	return &client.SolveStatus{Vertexes: []*client.Vertex{{Digest: d, Completed: &now, Error: err}}}
+	return &client.SolveStatus{Vertexes: []*client.Vertex{{Digest: d, Completed: &now, Error: err, Name: "RUN " + string(d)}}}
 }
 
 func printed(t *testing.T, l *shownLog, lines int, dir string) string {
@@ -39,7 +39,7 @@ func TestRecorder(t *testing.T) {
 	defer r.close()
 	r.observe(logged("good", "fine\n"))
 	r.observe(logged("bad", "one\ntw"))
-	r.observe(logged("bad", "o\nthree\r\n\x1b[31mfour"))
+	r.observe(logged("bad", "o\n 10%\r 50%\rthree\r\n\x1b[31mfour"))
 	r.observe(completed("good", ""))
 	r.observe(completed("bad", "exit code: 1"))
 	r.observe(logged("cancelled", "x"))
@@ -58,8 +58,11 @@ func TestRecorder(t *testing.T) {
 	if got != want {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
+	if good, bad := r.nameOf("good"), r.nameOf("bad"); good != "" || bad != "RUN bad" {
+		t.Errorf("names %q and %q", good, bad)
+	}
 	b, err := os.ReadFile(filepath.Join(dir, "1.log"))
-	if want := "one\ntwo\nthree\r\n\x1b[31mfour"; err != nil || string(b) != want {
+	if want := "one\ntwo\n 10%\r 50%\rthree\r\n\x1b[31mfour"; err != nil || string(b) != want {
 		t.Errorf("file has %q, %v; want %q", b, err, want)
 	}
 }

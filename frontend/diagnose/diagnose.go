@@ -36,6 +36,8 @@ type Failure struct {
 	Source []byte
 	// First and Last are the lines that the error is about, counted from 1; 0 if that is unknown.
 	First, Last int
+	// Step is the failed step's name in the engine's progress, "" if no step failed. It stands in for unknown lines.
+	Step string
 	// Exited says that a step's process ended with ExitCode.
 	Exited   bool
 	ExitCode int
@@ -47,6 +49,8 @@ type Failure struct {
 type Context struct {
 	// Files is the context directory, nil if the context is remote.
 	Files fs.FS
+	// None says that there is no context: the Dockerfile came alone.
+	None bool
 	// Ignore is the ignore file in force; its zero value ignores nothing.
 	Ignore IgnoreFile
 	// Named are the named contexts that are local directories.
@@ -76,11 +80,16 @@ func (d *Diagnosis) Error() string {
 
 // Explain finds out what to tell the user about a failure.
 func Explain(f Failure, c Context) *Diagnosis {
-	d := &Diagnosis{File: f.File, First: f.First, Last: max(f.First, f.Last)}
 	text, parseError := trimParseError(Clean(f.Text))
+	instruction := ""
+	if m := stepName.FindStringSubmatch(f.Step); m != nil && f.First == 0 {
+		instruction = m[1]
+		f.First, f.Last = locate(f.Source, instruction)
+	}
+	d := &Diagnosis{File: f.File, First: f.First, Last: max(f.First, f.Last)}
 	if f.First == 0 || len(f.Source) == 0 {
 		d.First, d.Last = 0, 0
-		d.Message = text
+		d.explainUnplaced(text, instruction)
 		return d
 	}
 	d.Excerpt = Excerpt(f.Source, d.First, d.Last)
@@ -101,6 +110,39 @@ func Explain(f Failure, c Context) *Diagnosis {
 	text = d.suggestStage(text, step)
 	d.Message = step.text + ": " + trimRepeated(text, step.text)
 	return d
+}
+
+// stepName matches the names of steps that are instructions: "[build 2/3] RUN make".
+var stepName = regexp.MustCompile(`^\[[^\]]*\d+/\d+\] ([A-Z]+ .*)`)
+
+// noDockerfile is what is said of a remote context.
+var noDockerfile = regexp.MustCompile(`^failed to read dockerfile: open ([^:]+): no such file or directory$`)
+
+// explainUnplaced is for an error without a position.
+func (d *Diagnosis) explainUnplaced(text, instruction string) {
+	d.Message = text
+	if m := noDockerfile.FindStringSubmatch(text); m != nil {
+		d.Message = "the build context has no " + m[1]
+		d.hint("name the Dockerfile with -f, relative to the root of the context")
+	} else if instruction != "" {
+		d.Message = oneLine(instruction) + ": " + text
+	}
+}
+
+// locate finds the lines of an instruction by its text, 0 if it is not there or not in that form: in the names of steps
+// variables have their values.
+func locate(source []byte, instruction string) (first, last int) {
+	parsed, err := parser.Parse(bytes.NewReader(source))
+	if err != nil {
+		return 0, 0
+	}
+	want := strings.Join(strings.Fields(instruction), " ")
+	for _, node := range parsed.AST.Children {
+		if strings.EqualFold(strings.Join(strings.Fields(node.Original), " "), want) {
+			return node.StartLine, node.EndLine
+		}
+	}
+	return 0, 0
 }
 
 func (d *Diagnosis) explainExit(f Failure, s step) {

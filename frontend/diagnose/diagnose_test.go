@@ -62,6 +62,7 @@ func parseCase(t *testing.T, a *txtar.Archive) (f Failure, c Context, want strin
 		switch name := file.Name; {
 		case name == "failure":
 			parseFacts(t, &f, string(file.Data))
+			c.None = strings.Contains(string(file.Data), "\nno-context\n")
 		case name == "Dockerfile":
 			f.Source = file.Data
 		case strings.HasSuffix(name, ".dockerignore"):
@@ -105,6 +106,9 @@ func parseFacts(t *testing.T, f *Failure, facts string) {
 		case "exit":
 			f.Exited = true
 			_, err = fmt.Sscan(value, &f.ExitCode)
+		case "step":
+			f.Step = value
+		case "no-context":
 		case "oom":
 			f.OutOfMemory = true
 		default:

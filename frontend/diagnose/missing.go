@@ -107,6 +107,10 @@ func (d *Diagnosis) missingFrom(missing string, src source, s step, c Context) s
 }
 
 func (d *Diagnosis) missingInContext(missing string, src source, c Context) string {
+	if c.None {
+		d.hint("the Dockerfile came alone, on standard input: name a directory as well (optbuild build -f - DIR)")
+		return "there is no build context to take " + missing + " from"
+	}
 	if outside(src.path) {
 		d.hint("an instruction sees the build context only: build from a directory above (optbuild build -f DIR/Dockerfile ABOVE), " +
 			"or name another context (--build-context NAME=DIR, then COPY --from=NAME)")
