@@ -159,6 +159,9 @@ func walkImage(ctx context.Context, store content.Provider, target v1.Descriptor
 	}), target)
 }
 
+// Listing is a digest of which snapshots and blobs there are.
+func (e *Engine) Listing() uint64 { return e.parts.stampBlobs() ^ e.parts.stampSnapshots() }
+
 // CollectGarbage removes snapshots, blobs and directories that nothing refers to, and returns when they are gone.
 func (e *Engine) CollectGarbage(ctx context.Context) error {
 	if _, err := e.parts.mdb.GarbageCollect(ctx); err != nil {

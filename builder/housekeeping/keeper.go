@@ -92,7 +92,7 @@ func (k *Keeper) Idle(ctx context.Context) {
 		k.after.Stop()
 	}
 	k.timer.Unlock()
-	if d, err := cache.DiskOf(k.dir); err != nil || k.readNotes().fresh(time.Now(), d, k.limit) {
+	if d, err := cache.DiskOf(k.dir); err != nil || k.readNotes().fresh(time.Now(), d, k.limit, k.engine.Listing()) {
 		return
 	}
 	k.collect(ctx)
@@ -130,7 +130,7 @@ func (k *Keeper) shrink(ctx context.Context, limit cache.Limit, goOn func(far bo
 		if err != nil {
 			return u, err
 		}
-		k.writeNotes(notes{At: time.Now(), Bytes: u.Total, Records: len(records), Free: d.Free})
+		k.writeNotes(notes{At: time.Now(), Bytes: u.Total, Records: len(records), Free: d.Free, Listing: k.engine.Listing()})
 		here := limit.On(d, u.Total)
 		logrus.Debugf("cache takes %s in %d records, allowed are %s", cache.FormatBytes(u.Total), len(records), cache.FormatBytes(here.Bytes))
 		if !here.Exceeded(u.Total, len(records)) && !(pass == 0 && cache.Short(d)) {
@@ -181,15 +181,17 @@ type notes struct {
 	Bytes   int64     `json:"bytes"`
 	Records int       `json:"records"`
 	Free    int64     `json:"free"` // of the disk
+	// Listing digests the names of the snapshots and blobs that there were.
+	Listing uint64 `json:"listing"`
 }
 
-// fresh reports whether the cache is so surely below its limit that measuring again can wait: it was well below, and the
-// disk did not lose much since. (That others freed as much as we took can hide growth until the next measurement, an hour
-// later at most.) This keeps the end of a build that changed nothing at microseconds.
-func (n notes) fresh(now time.Time, d cache.Disk, l cache.Limit) bool {
-	slack := l.Bytes / 8
-	return !cache.Short(d) && n.At.Before(now) && now.Sub(n.At) < time.Hour &&
-		n.Bytes < l.Bytes-2*slack && n.Free-d.Free < slack && n.Records < l.Records-l.Records/4
+// fresh reports whether measuring again can wait: no snapshot or blob was added, and what steps wrote to cache mounts and
+// contexts can't have been much, because the disk did not lose much. (That others freed as much can hide that, for an hour at
+// most.) This keeps the end of a build that changed nothing at a few directory listings.
+func (n notes) fresh(now time.Time, d cache.Disk, l cache.Limit, listing uint64) bool {
+	slack := l.Bytes / 16
+	return !cache.Short(d) && n.At.Before(now) && now.Sub(n.At) < time.Hour && n.Listing == listing &&
+		n.Bytes < l.Bytes-slack && n.Free-d.Free < slack && n.Records <= l.Records
 }
 
 func (k *Keeper) readNotes() (n notes) {

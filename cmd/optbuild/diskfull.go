@@ -25,14 +25,15 @@ func full(text string, log *shownLog) bool {
 	return false
 }
 
-// writtenPath finds the file that could not be written.
-var writtenPath = regexp.MustCompile(`[a-z] (/[^\n:]*): (?:` + strings.Join(noSpace, "|") + `)`)
+// writtenPath finds the file that could not be written, after the name of the operation as in an fs.PathError.
+var writtenPath = regexp.MustCompile(`\b[a-z_]+ ([^\s:][^\n:]*): (?:` + strings.Join(noSpace, "|") + `)`)
 
 // explainFull names the directory whose disk is full, and the remedy. text is the engine's error.
 func explainFull(text, state string) (message, hint string) {
 	dir := state
 	if m := writtenPath.FindAllStringSubmatch(text, -1); m != nil {
-		if path := m[len(m)-1][1]; !strings.HasPrefix(path, state+"/") {
+		path := m[len(m)-1][1] // a relative one is of this process, not of the engine
+		if abs, err := filepath.Abs(path); err == nil && strings.Contains(path, "/") && !strings.HasPrefix(abs, state+"/") {
 			dir = filepath.Dir(path)
 		}
 	}

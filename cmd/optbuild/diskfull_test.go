@@ -11,6 +11,7 @@ func TestExplainFull(t *testing.T) {
 	for _, text := range []string{
 		"mount callback failed: write /state/cache/ingest/1/data: no space left on device",
 		"failed to copy: /state/run/mount/big: write /out/.x.tar.tmp: no space left on device",
+		"write other/.x.tar.tmp: no space left on device",
 		"solver said: no space left on device",
 		"mkdir /home/me/out/a: disk quota exceeded",
 	} {
@@ -19,6 +20,7 @@ func TestExplainFull(t *testing.T) {
 	}
 	want := "true no space left on the disk of the state directory /state: make room with `optbuild prune` (`optbuild df` shows what takes it), or choose another disk: optbuild --root DIR\n" +
 		"true no space left on the disk of /out: free some there, or choose another destination\n" +
+		"true no space left on the disk of other: free some there, or choose another destination\n" +
 		"true no space left on the disk of the state directory /state: make room with `optbuild prune` (`optbuild df` shows what takes it), or choose another disk: optbuild --root DIR\n" +
 		"true no space left on the disk of /home/me/out: free some there, or choose another destination\n"
 	if got.String() != want {
