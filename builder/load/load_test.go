@@ -23,6 +23,48 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
+// TestMain makes the test's binary stand in for ssh: it connects its standard streams to a socket, as
+// `ssh HOST docker system dial-stdio` does.
+func TestMain(m *testing.M) {
+	socket := os.Getenv("LOAD_TEST_SSH")
+	if socket == "" {
+		os.Exit(m.Run())
+	}
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	go func() {
+		io.Copy(conn, os.Stdin)
+		conn.(*net.UnixConn).CloseWrite()
+	}()
+	io.Copy(os.Stdout, conn)
+}
+
+func TestSSH(t *testing.T) {
+	data, _ := archive(t)
+	dir := shortDir(t)
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(binary, filepath.Join(dir, "ssh")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	t.Setenv("LOAD_TEST_SSH", filepath.Join(dir, "d.sock"))
+	f := &fakeDocker{}
+	serve(t, f, filepath.Join(dir, "d.sock"))
+	e, err := Find(t.Context(), Options{Getenv: env("DOCKER_HOST=ssh://far.example")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := send(t, e, data); err != nil || !bytes.Equal(f.got, data) {
+		t.Errorf("the engine got %d bytes of %d, or other ones: %v", len(f.got), len(data), err)
+	}
+}
+
 // archive is one of docker's, with an image named app:1.
 func archive(t *testing.T) ([]byte, v1.Image) {
 	t.Helper()

@@ -196,7 +196,7 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	case ctx.Err() != nil: // interrupted: nothing that the Dockerfile's author did
 		return nil, err
 	default:
-		err = b.explain(err, rec, show.logLines())
+		err = b.explain(err, rec, show)
 	}
 	show.showWarnings(b.debug)
 	annotate(os.Stderr, warningAnnotations(b.solve.Dockerfile, show.warnings)...)

@@ -27,6 +27,8 @@ type buildError struct {
 	// log is that of the failed step, nil if it has none; lines is how many of its lines to print.
 	log   *shownLog
 	lines int
+	// shown says that the build's progress is above the error.
+	shown bool
 	// path of the Dockerfile, absolute; "" if it is not a local file.
 	path string
 }
@@ -34,7 +36,7 @@ type buildError struct {
 func (e *buildError) Unwrap() error { return e.cause }
 
 // explain makes an engine's error one for people.
-func (b *build) explain(err error, rec *recorder, lines int) error {
+func (b *build) explain(err error, rec *recorder, show *display) error {
 	f := failureOf(err)
 	vertex := failedVertex(err)
 	f.Step = rec.nameOf(vertex)
@@ -45,7 +47,7 @@ func (b *build) explain(err error, rec *recorder, lines int) error {
 			f.Source, _ = os.ReadFile(path)
 		}
 	}
-	e := &buildError{Diagnosis: diagnose.Explain(f, b.files()), cause: err, lines: lines, path: path}
+	e := &buildError{Diagnosis: diagnose.Explain(f, b.files()), cause: err, lines: show.logLines(), shown: show.readable(), path: path}
 	if message, hint := registry.Explain(err); message != "" && !fetched.MatchString(f.Text) {
 		e.Message = message
 		if len(e.Hints) == 0 {

@@ -52,7 +52,7 @@ func TestExplain(t *testing.T) {
 	rec.observe(logged("other", "something else\n"))
 	b := &build{solve: &request.Solve{Dockerfile: file}, state: "/state"}
 
-	err := b.explain(stepError("FROM x\nRUN npm ci\n", `process "/bin/sh -c npm ci" did not complete successfully: exit code: 1`, 1, 2, 2), rec, 40)
+	err := b.explain(stepError("FROM x\nRUN npm ci\n", `process "/bin/sh -c npm ci" did not complete successfully: exit code: 1`, 1, 2, 2), rec, &display{mode: progressui.QuietMode})
 	if got, want := err.Error(), name+":2: RUN npm ci: exit code 1"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -67,7 +67,7 @@ func TestExplain(t *testing.T) {
 		t.Errorf("hints %q", e.Hints)
 	}
 
-	err = b.explain(overGRPC(errors.New("failed to load cache key: it broke")), rec, 40)
+	err = b.explain(overGRPC(errors.New("failed to load cache key: it broke")), rec, &display{mode: progressui.QuietMode})
 	if got, want := err.Error(), "it broke"; got != want || !errors.As(err, &e) || e.log != nil {
 		t.Errorf("got %q with log %v, want %q without", got, e.log, want)
 	}

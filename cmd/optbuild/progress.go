@@ -94,9 +94,14 @@ func (d *display) logLines() int {
 	return 40
 }
 
+// readable says that the display is one for people.
+func (d *display) readable() bool {
+	return d.mode != progressui.RawJSONMode && d.mode != progressui.QuietMode
+}
+
 // showWarnings prints what the frontend found questionable, after the display has ended.
 func (d *display) showWarnings(detailed bool) {
-	if d.mode != progressui.RawJSONMode && d.mode != progressui.QuietMode {
+	if d.readable() {
 		fmt.Fprint(os.Stderr, formatWarnings(d.warnings, detailed))
 	}
 }

@@ -22,6 +22,7 @@ const (
 	logMemory = 256 << 10 // of one step in memory; what is more goes to a file
 	logTail   = 64 << 10  // of a failed step's log, as far as it is printed
 	logsKept  = 20        // files in the logs directory
+	logsBytes = 256 << 20 // of older files there
 )
 
 // recorder keeps the logs of the steps that are running, so that a failed one's can be shown as a whole. Steps that
@@ -252,9 +253,14 @@ func newLogFile(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for len(numbers) >= logsKept {
-		os.Remove(logPath(dir, numbers[0]))
-		numbers = numbers[1:]
+	var bytes int64
+	for i, n := range slices.Backward(numbers) { // the newest first
+		if fi, err := os.Stat(logPath(dir, n)); err == nil {
+			bytes += fi.Size()
+		}
+		if len(numbers)-i >= logsKept || bytes > logsBytes {
+			os.Remove(logPath(dir, n))
+		}
 	}
 	next := 1
 	if len(numbers) > 0 {

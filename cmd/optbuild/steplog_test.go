@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,24 @@ func TestRecorderNoDirectory(t *testing.T) {
 	got := printed(t, l, 1, file)
 	if want := "log of the step, the last 1 of 50000 lines (it could not be saved: it broke):\n  line 49999\n"; got != want {
 		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+// TestLogFilesAreBoundedInSize uses files with holes.
+func TestLogFilesAreBoundedInSize(t *testing.T) {
+	dir := t.TempDir()
+	for range 4 {
+		f, err := newLogFile(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Truncate(logsBytes / 2); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	if numbers, err := logNumbers(dir); err != nil || !slices.Equal(numbers, []int{2, 3, 4}) {
+		t.Errorf("kept %v, %v", numbers, err)
 	}
 }
 

@@ -79,6 +79,9 @@ func report(err error) {
 	var failed *buildError
 	if errors.As(err, &failed) {
 		message, hints = failed.Error(), failed.Hints
+		if failed.shown {
+			fmt.Fprintln(os.Stderr)
+		}
 	} else {
 		message, hints = messageFor(err), []string{hintFor(err)}
 	}
