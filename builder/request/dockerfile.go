@@ -12,9 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-
-	"github.com/moby/buildkit/util/staticfs"
-	"github.com/tonistiigi/fsutil/types"
 )
 
 // dockerfile finds the Dockerfile and offers it to the build. content is not nil when it came with the context.
@@ -52,10 +49,9 @@ func (r *Request) dockerfile(s *Solve, content []byte) error {
 // the *context*, and compares size and time only: two Dockerfiles of one context that have the same size and time (a
 // checkout with normalised times) would be taken for one another.
 func (s *Solve) offerDockerfile(name string, content, ignore []byte) {
-	f := staticfs.NewFS()
-	f.Add(name, &types.Stat{Mode: 0o644, ModTime: contentTime(content)}, content)
+	f := memory{name: {content, contentTime(content)}}
 	if ignore != nil {
-		f.Add(name+".dockerignore", &types.Stat{Mode: 0o644, ModTime: contentTime(ignore)}, ignore)
+		f[name+".dockerignore"] = memoryFile{ignore, contentTime(ignore)}
 	}
 	s.FrontendAttrs["filename"] = name
 	s.LocalMounts["dockerfile"] = f

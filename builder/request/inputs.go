@@ -19,7 +19,6 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/session/upload/uploadprovider"
 	"github.com/moby/buildkit/util/gitutil"
-	"github.com/moby/buildkit/util/staticfs"
 	"github.com/tonistiigi/fsutil"
 )
 
@@ -140,7 +139,7 @@ func (r *Request) stdinContext(s *Solve) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read standard input: %w", err)
 	}
-	s.LocalMounts["context"] = staticfs.NewFS()
+	s.LocalMounts["context"] = memory{}
 	return b, nil
 }
 
