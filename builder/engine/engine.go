@@ -257,7 +257,7 @@ func (e *Engine) Close() error {
 		return err
 	}
 	for _, path := range databases(e.root, e.parts.root) {
-		if err := compact(path); err != nil {
+		if err := compact(path, compactAbove); err != nil {
 			return fmt.Errorf("compact %s: %w", path, err)
 		}
 	}

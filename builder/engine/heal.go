@@ -311,10 +311,10 @@ const blobSlack = time.Second
 // compactAbove is the size from which on a database that is mostly free pages is written anew: bolt files never shrink.
 const compactAbove = 16 << 20
 
-// compact writes a closed database anew when most of it is free.
-func compact(path string) error {
+// compact writes a closed database anew when it has at least so many bytes and most of it is free.
+func compact(path string, above int64) error {
 	fi, err := os.Stat(path)
-	if err != nil || fi.Size() < compactAbove {
+	if err != nil || fi.Size() < above {
 		return nil
 	}
 	src, err := bolt.Open(path, 0o600, boltOptions())
@@ -326,10 +326,11 @@ func compact(path string) error {
 	if err != nil {
 		return err
 	}
+	used := tx.Size()
 	if err := tx.Rollback(); err != nil {
 		return err
 	}
-	if free := int64(src.Stats().FreePageN) * int64(src.Info().PageSize); free < fi.Size()/2 {
+	if used -= int64(src.Stats().FreePageN) * int64(src.Info().PageSize); used > fi.Size()/2 {
 		return nil
 	}
 	tmp := path + ".compact"

@@ -5,7 +5,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Keys of BuildKit's records (its package cache does not export them; TestRecordKeys notices when they change).
+// Keys of BuildKit's records (its package cache does not export them; the script damaged.txtar notices when they change).
 const (
 	keyBlob     = "cache.blob"     // digest of the layer's blob
 	keySnapshot = "cache.snapshot" // name of the snapshot; absent: the record's id
