@@ -41,6 +41,9 @@ type Options struct {
 	Settings Settings
 	// SingleID forces the single-id mode.
 	SingleID bool
+	// Sync makes the engine write the cache to disk before it ends: for machines that are thrown away after the build while
+	// the state directory is kept.
+	Sync bool
 }
 
 // Settings are decided by the command that starts an engine; commands that join it get the engine as it is.
@@ -72,7 +75,7 @@ func Connect(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	pc, err := process.Connect(ctx, d, process.Options{Build: BuildID(), Settings: o.Settings, Say: o.Say, SingleID: o.SingleID})
+	pc, err := process.Connect(ctx, d, process.Options{Build: BuildID(), Settings: o.Settings, Say: o.Say, SingleID: o.SingleID, Sync: o.Sync})
 	if err != nil {
 		return nil, err
 	}

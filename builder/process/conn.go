@@ -39,6 +39,7 @@ type welcome struct {
 	Notices []string `json:"notices,omitempty"`
 	// Settings are those of the command that started the engine.
 	Settings json.RawMessage `json:"settings,omitempty"`
+	Kind     Kind            `json:"kind"`
 }
 
 // errOtherBuild means that the engine that runs is of another optbuild.
@@ -53,6 +54,8 @@ type Conn struct {
 	Settings json.RawMessage
 	// PID of the engine's process.
 	PID int
+	// Kind is how the engine came to be root.
+	Kind Kind
 	// Started is true when this command started the engine, false when it joined.
 	Started bool
 
@@ -161,7 +164,7 @@ func join(ctx context.Context, d Dir, build string) (*Conn, error) {
 		uc.Close()
 		return nil, errOtherBuild
 	}
-	c := &Conn{Notices: w.Notices, Settings: w.Settings, PID: w.PID, dir: d, build: build, hold: uc, pidfd: peerPidfd(uc), lost: make(chan struct{}), gone: make(chan struct{})}
+	c := &Conn{Notices: w.Notices, Settings: w.Settings, PID: w.PID, Kind: w.Kind, dir: d, build: build, hold: uc, pidfd: peerPidfd(uc), lost: make(chan struct{}), gone: make(chan struct{})}
 	go c.listen(r)
 	return c, nil
 }

@@ -161,7 +161,7 @@ func runEngine(serve Serve) error {
 	if err != nil {
 		return fail(ready{}, err)
 	}
-	h := newHouse(welcome{Build: p.Build, PID: p.PID, Notices: e.notices, Settings: p.Settings}, e.listeners)
+	h := newHouse(welcome{Build: p.Build, PID: p.PID, Notices: e.notices, Settings: p.Settings, Kind: p.Shape.Kind}, e.listeners)
 	go h.accept(ln)
 	_ = json.NewEncoder(readyPipe).Encode(ready{})
 	readyPipe.Close()

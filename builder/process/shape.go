@@ -108,7 +108,7 @@ func rootShapes() ([]Shape, error) {
 	if one {
 		why = "the user namespace that optbuild runs in has a single id"
 	}
-	admin, err := hasCapability(unix.CAP_SYS_ADMIN)
+	admin, err := hasCapability("/proc/self/status", unix.CAP_SYS_ADMIN)
 	switch {
 	case err != nil:
 		return nil, err
@@ -215,8 +215,9 @@ func parseIDMap(s string) ([]syscall.SysProcIDMap, error) {
 
 func oneIDOnly(m []syscall.SysProcIDMap) bool { return len(m) == 1 && m[0].Size == 1 }
 
-func hasCapability(bit int) (bool, error) {
-	b, err := os.ReadFile("/proc/self/status")
+// hasCapability reads the effective capabilities from a process's status file.
+func hasCapability(status string, bit int) (bool, error) {
+	b, err := os.ReadFile(status)
 	if err != nil {
 		return false, err
 	}
@@ -227,5 +228,5 @@ func hasCapability(bit int) (bool, error) {
 			return set&(1<<bit) != 0, err
 		}
 	}
-	return false, errors.New("/proc/self/status has no line CapEff")
+	return false, fmt.Errorf("%s has no line CapEff", status)
 }

@@ -27,6 +27,7 @@ func commands() []*cli.Command {
 		imageCommand(),
 		loginCommand(),
 		logoutCommand(),
+		doctorCommand(),
 		serveCommand(),
 		dfCommand(),
 		pruneCommand(),
@@ -103,8 +104,19 @@ func registryConfig(c *cli.Context) (registry.Config, error) {
 	return r, nil
 }
 
-// connect joins or starts the engine that the global flags name.
+// connect joins or starts the engine that the global flags name, and shows what the user should know about it.
 func connect(c *cli.Context) (*builder.Conn, error) {
+	conn, err := connectQuietly(c)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range conn.Notices {
+		warn(n)
+	}
+	return conn, nil
+}
+
+func connectQuietly(c *cli.Context) (*builder.Conn, error) {
 	root, err := stateDir(c)
 	if err != nil {
 		return nil, err
@@ -121,17 +133,11 @@ func connect(c *cli.Context) (*builder.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := builder.Connect(c.Context, builder.Options{
+	return builder.Connect(c.Context, builder.Options{
 		Root:     root,
 		Say:      warn,
 		SingleID: c.Bool("single-id"),
+		Sync:     os.Getenv("CI") != "",
 		Settings: builder.Settings{Runtime: c.String("oci-runtime"), Debug: c.Bool("debug"), Registry: registries, MaxCache: limit},
 	})
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range conn.Notices {
-		warn(n)
-	}
-	return conn, nil
 }
