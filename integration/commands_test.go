@@ -38,6 +38,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"image-stat":      imageStat,
 	"image-config":    imageConfig,
 	"image-layers":    imageLayers,
+	"image-exists":    imageExists,
 	"registry-auth":   registryAuth,
 	"registry-refuse": registryRefuse,
 	"ssh-agent":       sshAgent,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"path"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -69,6 +71,22 @@ func firstImage(index v1.ImageIndex) (v1.Image, error) {
 		}
 	}
 	return nil, errors.New("no image in the index")
+}
+
+// image-exists REF: the registry has it.
+func imageExists(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, false, len(args) == 1, "[!] image-exists REF")
+	r, err := name.ParseReference(args[0], name.Insecure)
+	ts.Check(err)
+	_, err = remote.Head(r)
+	var te *transport.Error
+	switch {
+	case err == nil && neg:
+		ts.Fatalf("%s exists", args[0])
+	case errors.As(err, &te) && te.StatusCode == http.StatusNotFound && neg:
+	case err != nil:
+		ts.Fatalf("%s: %v", args[0], err)
+	}
 }
 
 var errNotInImage = errors.New("not in the image")

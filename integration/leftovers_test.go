@@ -62,8 +62,11 @@ func uses(pid int, state string) string {
 	cmdline, _ := os.ReadFile(dir + "cmdline")
 	command := string(bytes.ReplaceAll(bytes.TrimRight(cmdline, "\x00"), []byte{0}, []byte{' '}))
 	for _, file := range []string{"cmdline", "environ", "mountinfo"} {
-		if b, _ := os.ReadFile(dir + file); bytes.Contains(b, []byte(state)) {
-			return file + " of " + command
+		b, _ := os.ReadFile(dir + file)
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, state) {
+				return file + " of " + command
+			}
 		}
 	}
 	fds, _ := os.ReadDir(dir + "fd")

@@ -85,8 +85,10 @@ type Solve struct {
 	// Warnings are lines for the user about flags that have no effect.
 	Warnings []string
 
-	ledger *ledger.Ledger
-	stage  staging
+	ledger     *ledger.Ledger
+	stage      staging
+	unreadable chan error
+	released   chan struct{} // closed by Discard
 }
 
 // Examine looks at the local directories and chooses the engine's copies of them to use. Call it before the solve; it may
@@ -103,11 +105,15 @@ func (s *Solve) Examine() {
 // was interrupted or the engine was lost. Without it the next build sends the context as a whole.
 func (s *Solve) Sent() error { return s.ledger.Close(true) }
 
+// Unreadable receives the first file of a context that can't be read. The build waits then, and has to be cancelled.
+func (s *Solve) Unreadable() <-chan error { return s.unreadable }
+
 // Commit puts the staged outputs into their places; call it when the build has succeeded.
 func (s *Solve) Commit() error { return s.stage.commit() }
 
 // Discard removes what was staged; after Commit it does nothing to the outputs. Call it always.
 func (s *Solve) Discard() {
+	close(s.released)
 	_ = s.ledger.Close(false)
 	s.stage.discard()
 }
@@ -136,7 +142,7 @@ func New(r Request, frontend string) (_ *Solve, err error) {
 		Frontend:      frontend,
 		FrontendAttrs: map[string]string{},
 		LocalMounts:   map[string]fsutil.FS{},
-	}, NamedDirs: map[string]string{}, ledger: ledger.New(r.Ledgers)}
+	}, NamedDirs: map[string]string{}, ledger: ledger.New(r.Ledgers), unreadable: make(chan error, 1), released: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.Discard()

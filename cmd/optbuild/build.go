@@ -68,7 +68,8 @@ func runBuild(c *cli.Context) error {
 	}
 	resp, err := b.run(c.Context, conn)
 	var lost *process.LostError
-	if c.Context.Err() == nil && !errors.As(err, &lost) {
+	var unreadable *request.InputError
+	if c.Context.Err() == nil && !errors.As(err, &lost) && !errors.As(err, &unreadable) {
 		if err := b.solve.Sent(); err != nil {
 			warn(err.Error())
 		}
@@ -174,6 +175,15 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	b.state = conn.Dir.Path()
 	ctx, cancel := conn.Watch(ctx)
 	defer cancel()
+	ctx, refuse := context.WithCancelCause(ctx)
+	defer refuse(nil)
+	go func() {
+		select {
+		case err := <-b.solve.Unreadable():
+			refuse(err)
+		case <-ctx.Done():
+		}
+	}()
 	rec := newRecorder(filepath.Join(conn.Dir.Path(), "logs"))
 	defer rec.close()
 	show, err := newDisplay(b.mode, rec)
@@ -189,8 +199,11 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	show.wait()
 	err = conn.Explain(err)
 	var lost *process.LostError
+	var unreadable *request.InputError
 	switch {
 	case err == nil:
+	case errors.As(context.Cause(ctx), &unreadable):
+		return nil, buildInputError(unreadable)
 	case errors.As(err, &lost):
 		return nil, err
 	case ctx.Err() != nil: // interrupted: nothing that the Dockerfile's author did

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+)
+
+// row is what one build took and gave.
+type row struct {
+	Title   string
+	Seconds float64
+	Layers  int
+	Bytes   int64 // compressed, all layers
+}
+
+func table(rows []row) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "build\tseconds\tlayers\tbytes (compressed)")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%.1f\t%d\t%s\n", r.Title, r.Seconds, r.Layers, thousands(r.Bytes))
+	}
+	w.Flush()
+	return b.String()
+}
+
+func thousands(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+var (
+	stepName = regexp.MustCompile(`(?m)^#(\d+) (\[.*\d+/\d+\] .*)$`)
+	stepEnd  = regexp.MustCompile(`(?m)^#(\d+) (CACHED|DONE .*)$`)
+)
+
+// steps picks the Dockerfile's steps out of a plain progress display, in its order, each with what it came to.
+func steps(progress string) string {
+	ends := map[string]string{}
+	for _, m := range stepEnd.FindAllStringSubmatch(progress, -1) {
+		ends[m[1]] = m[2] // a step may end more than once; the last is the whole
+	}
+	var b strings.Builder
+	seen := map[string]bool{}
+	for _, m := range stepName.FindAllStringSubmatch(progress, -1) {
+		if !seen[m[1]] && ends[m[1]] != "" {
+			seen[m[1]] = true
+			fmt.Fprintf(&b, "%-12s %s\n", ends[m[1]], m[2])
+		}
+	}
+	return b.String()
+}
