@@ -186,11 +186,16 @@ func (p *parts) stampBlobs() uint64 {
 }
 
 // stampSnapshots digests the listing of the snapshots' directories: only their names, because steps write to them.
-func (p *parts) stampSnapshots() uint64 {
+func (p *parts) stampSnapshots() uint64 { return stampNames(p.snapshotDirs().path) }
+
+func stampNames(dirs ...string) uint64 {
 	h := xxhash.New()
-	entries, _ := os.ReadDir(p.snapshotDirs().path)
-	for _, e := range entries {
-		_, _ = h.WriteString(e.Name() + "/")
+	for _, dir := range dirs {
+		entries, _ := os.ReadDir(dir) // sorted
+		for _, e := range entries {
+			_, _ = h.WriteString(e.Name() + "/")
+		}
+		_, _ = h.WriteString("/")
 	}
 	return h.Sum64()
 }

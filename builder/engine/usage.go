@@ -160,7 +160,9 @@ func walkImage(ctx context.Context, store content.Provider, target v1.Descriptor
 }
 
 // Listing is a digest of which snapshots and blobs there are.
-func (e *Engine) Listing() uint64 { return e.parts.stampBlobs() ^ e.parts.stampSnapshots() }
+func (e *Engine) Listing() uint64 {
+	return stampNames(filepath.Join(e.parts.blobs(), "sha256"), e.parts.snapshotDirs().path)
+}
 
 // CollectGarbage removes snapshots, blobs and directories that nothing refers to, and returns when they are gone.
 func (e *Engine) CollectGarbage(ctx context.Context) error {

@@ -85,14 +85,18 @@ func (k *Keeper) Solving(ctx context.Context, req any, info *grpc.UnaryServerInf
 	return next(ctx, req)
 }
 
-// Idle collects when no command uses the engine any more.
+// Idle collects when no command uses the engine any more. When it returns, nothing that was under way goes on.
 func (k *Keeper) Idle(ctx context.Context) {
 	k.timer.Lock()
 	if k.after != nil {
 		k.after.Stop()
 	}
 	k.timer.Unlock()
-	if d, err := cache.DiskOf(k.dir); err != nil || k.readNotes().fresh(time.Now(), d, k.limit, k.engine.Listing()) {
+	k.mu.Lock()
+	n := k.readNotes()
+	k.mu.Unlock()
+	d, err := cache.DiskOf(k.dir)
+	if err != nil || n.fresh(time.Now(), d, k.limit, k.engine.Listing()) {
 		return
 	}
 	k.collect(ctx)
