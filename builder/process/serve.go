@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,9 +84,6 @@ func awaitMapping() {
 	os.Exit(1)
 }
 
-// startPhase is longer than a build takes in which everything is cached.
-const startPhase = 500 * time.Millisecond
-
 func runEngine(serve Serve) error {
 	for _, fd := range []int{lockFD, paramFD, readyFD} {
 		unix.CloseOnExec(fd)
@@ -118,7 +114,7 @@ func runEngine(serve Serve) error {
 		_, _ = io.Copy(io.Discard, paramPipe) // the starter closes its end when it has joined, or dies
 		close(starterGone)
 	}()
-	time.AfterFunc(startPhase, func() { debug.SetGCPercent(100) })
+	StartWithoutGC()
 	files := make([]*os.File, p.Files)
 	for i := range files {
 		unix.CloseOnExec(filesFD + i)

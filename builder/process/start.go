@@ -367,10 +367,6 @@ func (d Dir) awaitReady(ctx context.Context, c *child, s Shape, o Options) error
 	return e
 }
 
-// startGOGC keeps the garbage collector out of an engine's start and of a build in which everything is cached; runEngine
-// sets it back to Go's default when the engine lives longer than startPhase.
-const startGOGC = "400"
-
 // engineEnv is the environment of an engine: its user's, with what BuildKit and runc read at start pointing into the state
 // directory.
 func (d Dir) engineEnv(env []string, s Shape) []string {
@@ -380,7 +376,7 @@ func (d Dir) engineEnv(env []string, s Shape) []string {
 		// BuildKit cuts the logs of steps; commands show them in full. -1 is no limit.
 		"BUILDKIT_STEP_LOG_MAX_SIZE":  "-1",
 		"BUILDKIT_STEP_LOG_MAX_SPEED": "-1",
-		"GOGC":                        startGOGC,
+		"GOGC":                        "off", // see StartWithoutGC
 	}
 	drop := map[string]bool{"NOTIFY_SOCKET": true, "LISTEN_FDS": true, "LISTEN_PID": true}
 	if s.Rootless() {

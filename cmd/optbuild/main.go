@@ -7,22 +7,18 @@ package main
 import (
 	"context"
 	"os"
-	"runtime/debug"
 
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder"
+	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/frontend"
 )
 
-// clientGC makes the collector wait: most commands end before they have allocated what it would be worth starting for. The
-// limit bounds what the exception, a large context, may use.
-const clientGC = 400
-
 func main() {
 	builder.Main(map[string]gwclient.BuildFunc{frontend.Name: frontend.Build}) // returns unless this process is an engine
-	debug.SetGCPercent(clientGC)
+	process.StartWithoutGC()
 	// Libraries log to stderr in a form that is not for people; what matters comes back as an error.
 	logrus.SetLevel(logrus.ErrorLevel)
 	ctx, interrupted := withSignals(context.Background())

@@ -1,0 +1,25 @@
+package process
+
+import (
+	"math"
+	"runtime/debug"
+	"time"
+)
+
+const (
+	// startPhase is longer than a build takes in which everything is cached.
+	startPhase = 500 * time.Millisecond
+	// startMemory is how many bytes may be allocated in the start phase before garbage is collected all the same.
+	startMemory = 96 << 20
+)
+
+// StartWithoutGC keeps the garbage collector out of a process's start: most commands, and an engine whose build finds all
+// in its cache, end before they have allocated what collecting would be worth for. Later the collector works as usual.
+func StartWithoutGC() {
+	debug.SetMemoryLimit(startMemory)
+	debug.SetGCPercent(-1)
+	time.AfterFunc(startPhase, func() {
+		debug.SetGCPercent(100)
+		debug.SetMemoryLimit(math.MaxInt64)
+	})
+}
