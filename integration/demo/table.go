@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -35,23 +38,25 @@ func thousands(n int64) string {
 }
 
 var (
-	stepName = regexp.MustCompile(`(?m)^#(\d+) (\[.*\d+/\d+\] .*)$`)
+	stepName = regexp.MustCompile(`(?m)^#(\d+) (\[.*?(\d+)/\d+\] .*)$`)
 	stepEnd  = regexp.MustCompile(`(?m)^#(\d+) (CACHED|DONE .*)$`)
 )
 
-// steps picks the Dockerfile's steps out of a plain progress display, in its order, each with what it came to.
+// steps picks the Dockerfile's steps out of a plain progress display, each with what it came to.
 func steps(progress string) string {
 	ends := map[string]string{}
 	for _, m := range stepEnd.FindAllStringSubmatch(progress, -1) {
 		ends[m[1]] = m[2] // a step may end more than once; the last is the whole
 	}
-	var b strings.Builder
-	seen := map[string]bool{}
+	lines := map[int]string{}
 	for _, m := range stepName.FindAllStringSubmatch(progress, -1) {
-		if !seen[m[1]] && ends[m[1]] != "" {
-			seen[m[1]] = true
-			fmt.Fprintf(&b, "%-12s %s\n", ends[m[1]], m[2])
+		if n, err := strconv.Atoi(m[3]); err == nil && ends[m[1]] != "" {
+			lines[n] = fmt.Sprintf("%-12s %s\n", ends[m[1]], m[2])
 		}
+	}
+	var b strings.Builder
+	for _, n := range slices.Sorted(maps.Keys(lines)) {
+		b.WriteString(lines[n])
 	}
 	return b.String()
 }

@@ -20,12 +20,12 @@ func TestSteps(t *testing.T) {
 #5 [1/3] FROM debian
 #5 DONE 0.1s
 
-#6 [2/3] COPY . .
-#6 CACHED
-
 #7 [3/3] RUN make
 #7 0.1 output [1/1] of it
 #7 DONE 3.4s
+
+#6 [2/3] COPY . .
+#6 CACHED
 `)
 	want := `DONE 0.1s    [1/3] FROM debian
 CACHED       [2/3] COPY . .
