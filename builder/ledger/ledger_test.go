@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -218,20 +217,6 @@ func TestOtherDirectories(t *testing.T) {
 	other.store = g.store
 	if second := other.build(); first == second {
 		t.Error("two directories share a copy")
-	}
-}
-
-// TestUnreadable: a file that can't be opened must not be taken for an empty one.
-func TestUnreadable(t *testing.T) {
-	g := newGround(t)
-	l, f := g.open()
-	defer l.Close(false)
-	r, err := f.Open("gone")
-	if err == nil {
-		_, err = io.ReadAll(r)
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("got the error %v", err)
 	}
 }
 

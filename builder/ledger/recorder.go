@@ -2,8 +2,6 @@ package ledger
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"io/fs"
 	"strings"
 	"time"
@@ -101,21 +99,6 @@ func (r *recorder) Walk(ctx context.Context, target string, fn fs.WalkDirFunc) e
 		return fn(path, d, err)
 	})
 }
-
-// Open opens a file to be sent. One that can't be opened, since it may not be read or is gone, fails when it is read: BuildKit
-// sends an empty file for what fails to open, and says nothing.
-func (r *recorder) Open(path string) (io.ReadCloser, error) {
-	f, err := r.FS.Open(path)
-	if err != nil {
-		return unreadable{fmt.Errorf("send the context: %w", err)}, nil
-	}
-	return f, nil
-}
-
-type unreadable struct{ err error }
-
-func (u unreadable) Read([]byte) (int, error) { return 0, u.err }
-func (u unreadable) Close() error             { return nil }
 
 // recorded is a file that is going to be sent, if its Info is asked for: a filter that leaves it out does not ask.
 type recorded struct {

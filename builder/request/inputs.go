@@ -27,6 +27,8 @@ var (
 	ErrNoContext    = errors.New("the build context does not exist")
 	ErrNoDockerfile = errors.New("there is no Dockerfile")
 	ErrEmptyStdin   = errors.New("nothing came on standard input")
+
+	errNoText = errors.New("standard input is neither an archive nor a Dockerfile")
 )
 
 // InputError names the path that an input error is about.
@@ -138,6 +140,9 @@ func (r *Request) stdinContext(s *Solve) ([]byte, error) {
 	b, err := io.ReadAll(in)
 	if err != nil {
 		return nil, fmt.Errorf("read standard input: %w", err)
+	}
+	if bytes.IndexByte(b, 0) >= 0 {
+		return nil, &InputError{Path: "-", Err: errNoText, Hint: "archives may be plain or compressed with gzip, zstd, xz or bzip2"}
 	}
 	s.LocalMounts["context"] = memory{}
 	return b, nil

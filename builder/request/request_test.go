@@ -249,6 +249,7 @@ func TestRefused(t *testing.T) {
 		"Dockerfile twice":       {Request{Context: "-", File: "x", Stdin: strings.NewReader("FROM x")}, "--file x: standard input is a Dockerfile already", true},
 		"context gone":           {Request{Context: "gone"}, "gone: the build context does not exist", false},
 		"context a file":         {Request{Context: "file"}, "file: not a directory", false},
+		"garbage on stdin":       {Request{Context: "-", Stdin: strings.NewReader("\x00\x01\x02")}, "-: standard input is neither an archive nor a Dockerfile", false},
 		"nothing on stdin":       {Request{Context: "-", Stdin: strings.NewReader("")}, "-: nothing came on standard input", false},
 		"Dockerfile gone":        {Request{File: "gone"}, dir + "/gone: there is no Dockerfile", false},
 		"Dockerfile a directory": {Request{File: "sub"}, dir + "/sub: is a directory", false},
