@@ -223,7 +223,7 @@ func TestOtherDirectories(t *testing.T) {
 func TestNoStore(t *testing.T) {
 	g := newGround(t)
 	g.store = ""
-	if g.build() == g.build() {
+	if first, second := g.build(), g.build(); first == second {
 		t.Error("without a store, nothing may be relied upon")
 	}
 	l := New(g.store)
