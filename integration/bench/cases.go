@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -31,9 +32,12 @@ type one struct {
 }
 
 // cases is the table. Names are kept: results are compared over time.
-func cases(b *bench) []one {
+func cases(b *bench) ([]one, error) {
 	root := filepath.Join(b.Dir, "optbuild")
-	app := b.copyApp("app")
+	app, err := b.copyApp("app")
+	if err != nil {
+		return nil, err
+	}
 	list := []one{
 		{
 			name: "help", noStock: true, bound: 15,
@@ -47,7 +51,7 @@ func cases(b *bench) []one {
 		b.build("no-op", app, root, "", func(c *one) { c.bound = 1 }),
 		b.build("one changed file", app, root, "", func(c *one) {
 			edit := func() error {
-				return os.WriteFile(filepath.Join(app, "src", "bench.txt"), []byte(b.next("edit ")), 0o644)
+				return os.WriteFile(filepath.Join(app, "bench.txt"), []byte(b.next("edit ")), 0o644)
 			}
 			c.ours.ready, c.stock.ready, c.long = edit, edit, true
 		}),
@@ -65,21 +69,20 @@ func cases(b *bench) []one {
 			}
 		}))
 	}
-	return list
+	return list, nil
 }
 
 // build is a case that builds the app with both and pushes it.
 func (b *bench) build(name, app, root, user string, adjust func(*one)) one {
-	base := "BASE=" + b.registry + "/debian:latest"
 	c := one{
 		name: name,
 		ours: side{command: func() *exec.Cmd {
-			return b.optbuildAs(user, root, "build", "--progress=plain", "--build-arg", base, "--push", "-t", b.registry+"/app:ours", app)
+			return b.optbuildAs(user, root, "build", "--progress=plain", "--push", "-t", b.registry+"/app:ours", app)
 		}},
 		stock: side{
 			command: func() *exec.Cmd {
 				return b.buildctl("build", "--progress=plain", "--frontend=dockerfile.v0", "--local=context="+app, "--local=dockerfile="+app,
-					"--opt=build-arg:"+base, "--output=type=image,push=true,name="+b.registry+"/app:stock")
+					"--output=type=image,push=true,name="+b.registry+"/app:stock")
 			},
 			also: func() []int { return []int{b.daemon.Process.Pid} },
 		},
@@ -88,16 +91,18 @@ func (b *bench) build(name, app, root, user string, adjust func(*one)) one {
 	return c
 }
 
-// copyApp copies the app to where its files may be edited.
-func (b *bench) copyApp(as string) string {
+// copyApp copies the app to where its files may be edited; its Dockerfile says REGISTRY where the base image comes from.
+func (b *bench) copyApp(as string) (string, error) {
 	dir := filepath.Join(b.Dir, as)
 	if err := os.CopyFS(dir, os.DirFS(b.App)); err != nil {
-		panic(fmt.Sprintf("copy %s: %v", b.App, err))
+		return "", err
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "src"), 0o755); err != nil {
-		panic(fmt.Sprintf("copy %s: %v", b.App, err))
+	file := filepath.Join(dir, "Dockerfile")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
 	}
-	return dir
+	return dir, os.WriteFile(file, bytes.ReplaceAll(text, []byte("REGISTRY"), []byte(b.registry)), 0o644)
 }
 
 // measure runs a case, both sides in turn, after one run of each that does not count.

@@ -74,8 +74,12 @@ func run(ctx context.Context, o options, only, file string) error {
 		return err
 	}
 	defer b.close()
+	list, err := cases(b)
+	if err != nil {
+		return err
+	}
 	var results []Result
-	for _, c := range cases(b) {
+	for _, c := range list {
 		if !want.MatchString(c.name) {
 			continue
 		}
