@@ -33,8 +33,12 @@ var directions = []struct {
 // work.
 var enginePackages = []string{"worker", "solver", "control", "executor"}
 
-// wireTypes are what clients and frontends of any BuildKit speak: LLB, and the errors that come back.
-var wireTypes = []string{"github.com/moby/buildkit/solver/pb", "github.com/moby/buildkit/solver/errdefs"}
+// wireTypes are what clients and frontends of any BuildKit speak: LLB, the errors that come back, the names of worker labels.
+var wireTypes = []string{
+	"github.com/moby/buildkit/solver/pb",
+	"github.com/moby/buildkit/solver/errdefs",
+	"github.com/moby/buildkit/worker/label",
+}
 
 // TestImportDirections parses the sources itself: a `go list` in a subprocess would hide them from go test's cache.
 func TestImportDirections(t *testing.T) {
