@@ -173,15 +173,19 @@ func writeMappings(pid int, s Shape) error {
 		tool string
 		ids  []syscall.SysProcIDMap
 	}{{"newuidmap", s.UIDs}, {"newgidmap", s.GIDs}} {
-		args := []string{strconv.Itoa(pid)}
-		for _, m := range h.ids {
-			args = append(args, strconv.Itoa(m.ContainerID), strconv.Itoa(m.HostID), strconv.Itoa(m.Size))
-		}
-		if out, err := exec.Command(h.tool, args...).CombinedOutput(); err != nil {
+		if out, err := exec.Command(h.tool, mapArgs(pid, h.ids)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", h.tool, err, bytes.TrimSpace(out))
 		}
 	}
 	return nil
+}
+
+func mapArgs(pid int, ids []syscall.SysProcIDMap) []string {
+	args := []string{strconv.Itoa(pid)}
+	for _, m := range ids {
+		args = append(args, strconv.Itoa(m.ContainerID), strconv.Itoa(m.HostID), strconv.Itoa(m.Size))
+	}
+	return args
 }
 
 // allIDs is the size of the initial user namespace's mapping. A user namespace with the same mapping can't be told from it,
