@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -157,12 +158,16 @@ func TestRootIsBelow(t *testing.T) {
 
 func TestEngineEnv(t *testing.T) {
 	d := Dir{path: "/s"}
-	env := []string{"PATH=/bin", "TMPDIR=/x", "XDG_RUNTIME_DIR=/run/user/0", "USER=root", "NOTIFY_SOCKET=/n", "GOGC=50"}
+	env := []string{"PATH=/bin", "TMPDIR=/x", "XDG_RUNTIME_DIR=/run/user/0", "USER=root", "NOTIFY_SOCKET=/n"}
 	for kind, want := range map[Kind]string{
-		HostRoot: "PATH=/bin USER=root BUILDKIT_STEP_LOG_MAX_SIZE=-1 BUILDKIT_STEP_LOG_MAX_SPEED=-1 GOGC=400 TMPDIR=/s/tmp XDG_RUNTIME_DIR=/s/run",
-		SubIDs:   "PATH=/bin BUILDKIT_STEP_LOG_MAX_SIZE=-1 BUILDKIT_STEP_LOG_MAX_SPEED=-1 GOGC=400 TMPDIR=/s/tmp USER=optbuild XDG_RUNTIME_DIR=/s/run",
+		HostRoot: "PATH=/bin TMPDIR=/s/tmp USER=root XDG_RUNTIME_DIR=/s/run",
+		SubIDs:   "PATH=/bin TMPDIR=/s/tmp USER=optbuild XDG_RUNTIME_DIR=/s/run",
 	} {
-		if got := strings.Join(d.engineEnv(env, Shape{Kind: kind}), " "); got != want {
+		got := slices.DeleteFunc(d.engineEnv(env, Shape{Kind: kind}), func(kv string) bool {
+			return strings.HasPrefix(kv, "GOGC=") || strings.HasPrefix(kv, "BUILDKIT_") // tuning
+		})
+		slices.Sort(got)
+		if got := strings.Join(got, " "); got != want {
 			t.Errorf("%s: got %s, want %s", kind, got, want)
 		}
 	}
