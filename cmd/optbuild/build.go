@@ -46,7 +46,7 @@ func runBuild(c *cli.Context) error {
 		return err
 	}
 	defer b.solve.Discard()
-	for _, w := range slices.Concat(ignoredWarnings(c), b.solve.Warnings) {
+	for _, w := range slices.Concat(ignoredWarnings(c), resourceWarnings(c), b.solve.Warnings) {
 		warn(w)
 	}
 	root, err := stateDir(c)
@@ -99,7 +99,7 @@ type build struct {
 }
 
 func newBuild(c *cli.Context) (*build, error) {
-	b := &build{quiet: c.Bool("quiet"), debug: c.Bool("debug"), iidFile: c.String("iidfile"), metaTo: c.String("metadata-file")}
+	b := &build{quiet: c.Bool("quiet") || c.String("progress") == "quiet", debug: c.Bool("debug"), iidFile: c.String("iidfile"), metaTo: c.String("metadata-file")}
 	var err error
 	if b.mode, err = displayMode(c); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -76,6 +77,14 @@ func resources(c *cli.Context) (list []string) {
 		}
 	}
 	return append(list, c.StringSlice("resource")...)
+}
+
+// resourceWarnings says that limits need control groups, which only root's engine makes for its steps.
+func resourceWarnings(c *cli.Context) []string {
+	if os.Geteuid() == 0 || len(resources(c)) == 0 {
+		return nil
+	}
+	return []string{"limits of memory and CPU have no effect unless the build is run by root"}
 }
 
 // ignored are flags that docker accepts: name, aliases, whether they take a value, and why nothing follows from them.
