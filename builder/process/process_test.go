@@ -81,6 +81,7 @@ func TestRemedy(t *testing.T) {
 		{"full disk", nil, &EngineError{Message: "write", Errno: syscall.ENOSPC}, "free some space"},
 		{"full disk, for the command", nil, &DirError{Err: syscall.ENOSPC}, "free some space"},
 		{"foreign", nil, &DirError{Err: ErrForeignDir}, "give this user a state directory of its own"},
+		{"engine killed", nil, fmt.Errorf("solve: %w", &LostError{PID: 7}), "if nobody ended it, the kernel may have"},
 		{"busy", nil, fmt.Errorf("%w: x", ErrBusy), "end the process named in the message"},
 	}
 	for _, tt := range tests {

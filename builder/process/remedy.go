@@ -37,9 +37,12 @@ type machine struct{ root string }
 func (m machine) remedy(err error) string {
 	var ne *NamespaceError
 	var de *DirError
+	var le *LostError
 	switch {
 	case errors.As(err, &ne):
 		return m.namespaceRemedy(ne)
+	case errors.As(err, &le):
+		return "if nobody ended it, the kernel may have for want of memory: dmesg | grep -i oom; the next build goes on from what is cached"
 	case errors.Is(err, ErrForeignDir):
 		return "give this user a state directory of its own: optbuild --root DIR, or OPTBUILD_ROOT"
 	case errors.Is(err, ErrNewerLayout):
