@@ -14,7 +14,7 @@ TEST_PACKAGES = $(DEMO_PACKAGES) git
 
 export GOFLAGS := -buildvcs=false
 
-.PHONY: build test unit integration demo bench lint clean
+.PHONY: build test unit integration demo bench parity lint clean
 
 build: $(EMBEDDED)/runc.sha256
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/optbuild ./cmd/optbuild
@@ -44,6 +44,12 @@ bench: build bin/stock/buildkitd
 bin/stock/buildkitd: integration/bench/stock/go.mod integration/bench/stock/go.sum
 	cd integration/bench/stock && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../../../bin/stock/ \
 	  github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
+
+# parity compares images with stock BuildKit's, digest by digest; root.
+parity: build bin/stock/buildkitd
+	@./integration/install $(TEST_PACKAGES)
+	cd integration && OPTBUILD_BIN=$(CURDIR)/bin/optbuild STOCK_BUILDKITD=$(CURDIR)/bin/stock/buildkitd STOCK_BUILDCTL=$(CURDIR)/bin/stock/buildctl \
+	  STOCK_RUNC=$(CURDIR)/$(EMBEDDED)/runc go test -count=1 -run '^TestParity$$'
 
 lint: bin/staticcheck $(EMBEDDED)/runc.sha256
 	@out=$$(git ls-files -co --exclude-standard -- '*.go' | xargs gofmt -l); test -z "$$out" || { echo "run gofmt -w on:"; echo "$$out"; exit 1; }
