@@ -98,7 +98,7 @@ func (d Dir) checkMarker(c clock) (fresh bool, notices []string, err error) {
 			return false, nil, err
 		}
 		fresh = true
-		notices = append(notices, "the machine went down before the cache of the last build was known to be on disk: starting with an empty cache")
+		notices = append(notices, "the machine went down before the cache of the last build was known to be on disk: starting with an empty cache (a state directory that moves between machines needs --sync, or OPTBUILD_SYNC=1)")
 	}
 	return fresh, notices, d.writeMarker(marker{Boot: c.boot, Used: c.now, Running: true})
 }

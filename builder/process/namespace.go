@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const opPrivate = "make mounts private"
+
 var errMaskedProc = errors.New("a fresh /proc can't be mounted")
 
 // opError is a step of entering the namespaces that the kernel refused. It travels to the starter as text and number.
@@ -24,7 +26,7 @@ func (e *opError) Unwrap() error { return e.err }
 // our own pid namespace, and runc's state directory is ours alone.
 func (d Dir) enterNamespaces(s Shape) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return &opError{"make mounts private", err}
+		return &opError{opPrivate, err}
 	}
 	if !s.NoPIDNamespace {
 		err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")

@@ -77,6 +77,7 @@ func TestRemedy(t *testing.T) {
 		{"seccomp", nil, clone(SubIDs, syscall.EPERM), "a seccomp or LSM policy forbids namespaces here"},
 		{"root with few capabilities", map[string]string{"/proc/self/status": "CapEff:\t0000000000000000\n"}, clone(WeakRoot, syscall.EPERM), "root without capabilities may not map ids"},
 		{"root with docker's capabilities", map[string]string{"/proc/self/status": "CapEff:\t00000000a80425fb\n"}, clone(WeakRoot, syscall.EPERM), "a seccomp or LSM policy"},
+		{"chroot", nil, newNamespaceError(Shape{Kind: HostRoot}, opPrivate, syscall.EINVAL), "the root directory is not a mount point, as in a chroot: before"},
 		{"read-only /run", nil, clone(HostRoot, syscall.EROFS), "mount a tmpfs on /run"},
 		{"full disk", nil, &EngineError{Message: "write", Errno: syscall.ENOSPC}, "free some space"},
 		{"full disk, for the command", nil, &DirError{Err: syscall.ENOSPC}, "free some space"},

@@ -85,6 +85,8 @@ func (m machine) namespaceRemedy(e *NamespaceError) string {
 		return "AppArmor forbids user namespaces to unknown programs; as root:\n" + AppArmorCommands(binary)
 	case e.Kind == WeakRoot && denied && !m.mayMapIDs():
 		return remedyWeakRoot
+	case e.Op == opPrivate && errors.Is(e.Err, syscall.EINVAL):
+		return "the root directory is not a mount point, as in a chroot: before `chroot DIR`, mount --bind DIR DIR"
 	case errors.Is(e.Err, syscall.EROFS):
 		return "mount a tmpfs on /run (docker run --tmpfs /run): the runtime's state is there"
 	case denied:

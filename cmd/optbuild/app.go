@@ -76,6 +76,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "insecure-registry", EnvVars: []string{"OPTBUILD_INSECURE_REGISTRY"}, Usage: "`HOST[:PORT]` whose certificate is not checked, and that may speak plain http"},
 		&cli.StringFlag{Name: "max-cache", EnvVars: []string{"OPTBUILD_MAX_CACHE"}, Usage: "most that the cache may take on disk, such as 20GB (default: a fifth of the disk, at least 10GB, at most 100GB)"},
 		&cli.StringFlag{Name: "oci-runtime", EnvVars: []string{"OPTBUILD_OCI_RUNTIME"}, Usage: "another OCI runtime than the embedded runc"},
+		&cli.BoolFlag{Name: "sync", EnvVars: []string{"OPTBUILD_SYNC"}, Usage: "write the cache to disk before the last command ends: for state directories that move from machine to machine"},
 		&cli.BoolFlag{Name: "single-id", EnvVars: []string{"OPTBUILD_SINGLE_ID"}, Usage: "use a user namespace with one id even where there are subordinate ids", Hidden: true},
 	}
 }
@@ -137,7 +138,7 @@ func connectQuietly(c *cli.Context) (*builder.Conn, error) {
 		Root:     root,
 		Say:      warn,
 		SingleID: c.Bool("single-id"),
-		Sync:     os.Getenv("CI") != "",
+		Sync:     c.Bool("sync"),
 		Settings: builder.Settings{Runtime: c.String("oci-runtime"), Debug: c.Bool("debug"), Registry: registries, MaxCache: limit},
 	})
 }
