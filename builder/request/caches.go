@@ -64,6 +64,10 @@ func cacheEntries(flag string, values, known []string, s *Solve) (list []client.
 		if need != "" && e.Attrs[need] == "" {
 			return nil, flagErrorf(flag, v, "%s=… is missing", need)
 		}
+		if src := e.Attrs["src"]; e.Type == "local" && flag == "cache-from" && !isDir(src) { // BuildKit's client would make it
+			s.Warnings = append(s.Warnings, "--"+flag+" "+v+": ignored, there is no directory "+src)
+			continue
+		}
 		if m := e.Attrs["mode"]; flag == "cache-to" && m != "" && m != "min" && m != "max" {
 			return nil, flagErrorf(flag, v, "mode is min or max")
 		}

@@ -126,7 +126,7 @@ func TestMeaning(t *testing.T) {
 		"ulimits":              {Request{Ulimits: []string{"nofile=1:2", "core=0", "nofile=3:4"}}, "ulimit=core=0:0,nofile=3:4\n", false},
 		"resources":            {Request{Resources: []string{"memory=1g", "memory-swap=-1", "cpu-shares=5", "cpu-quota=7", "cpu-period=6", "cpuset-cpus=0-1", "cpuset-mems=0"}}, "cpuperiod=6\ncpuquota=7\ncpusetcpus=0-1\ncpusetmems=0\ncpushares=5\nmemory=1073741824\nmemswap=-1\n", false},
 		"cgroup parent":        {Request{CgroupParent: "p"}, "cgroup-parent=p\n", false},
-		"cache from":           {Request{CacheFrom: []string{"a/b,c/d:e", "type=local,src=x", "type=registry,ref=r"}}, "from local src=x\nfrom registry ref=a/b\nfrom registry ref=c/d:e\nfrom registry ref=r\n", false},
+		"cache from":           {Request{CacheFrom: []string{"a/b,c/d:e", "type=local,src=sub", "type=local,src=gone", "type=registry,ref=r"}}, "warning --cache-from type=local,src=gone: ignored, there is no directory gone\nfrom local src=sub\nfrom registry ref=a/b\nfrom registry ref=c/d:e\nfrom registry ref=r\n", false},
 		"cache to":             {Request{CacheTo: []string{"a/b", "type=inline", "type=local,dest=x,mode=max"}}, "to inline\nto local dest=x mode=max\nto registry ref=a/b\n", false},
 		"inline cache by arg":  {Request{BuildArgs: []string{"BUILDKIT_INLINE_CACHE=1"}}, "build-arg:BUILDKIT_INLINE_CACHE=1\nto inline\n", false},
 		"provenance":           {Request{Provenance: "mode=max"}, "attest:provenance=type=provenance,mode=max\n", false},

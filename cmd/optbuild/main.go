@@ -6,6 +6,8 @@ package main
 
 import (
 	"context"
+	"io"
+	"log"
 	"os"
 
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
@@ -21,6 +23,7 @@ func main() {
 	process.StartWithoutGC()
 	// Libraries log to stderr in a form that is not for people; what matters comes back as an error.
 	logrus.SetLevel(logrus.ErrorLevel)
+	log.SetOutput(io.Discard)
 	ctx, interrupted := withSignals(context.Background())
 	err := newApp().RunContext(ctx, normaliseArgs(os.Args))
 	os.Exit(finish(err, interrupted()))
