@@ -62,9 +62,9 @@ bin/staticcheck: integration/lint/go.mod integration/lint/go.sum
 clean:
 	rm -rf bin $(EMBEDDED)/runc $(EMBEDDED)/runc.version $(EMBEDDED)/runc.sha256
 
-# runc: static, with seccomp; libseccomp-dev and gcc are installed if they are missing.
+# runc: static, with seccomp; what that needs is installed if it is missing.
 $(EMBEDDED)/runc.sha256: $(RUNC_DIR)/go.mod $(RUNC_DIR)/go.sum
-	@{ test -e /usr/include/seccomp.h && command -v gcc >/dev/null; } || ./integration/install libseccomp-dev gcc libc6-dev
+	@{ pkg-config --exists libseccomp && command -v gcc; } >/dev/null 2>&1 || ./integration/install libseccomp-dev gcc libc6-dev pkg-config
 	cd $(RUNC_DIR) && CGO_ENABLED=1 go build -trimpath -tags "seccomp netgo osusergo" \
 	  -ldflags "-s -w -extldflags -static -X main.version=$(RUNC_VERSION:v%=%)" -o ../embedded/runc github.com/opencontainers/runc
 	echo $(RUNC_VERSION:v%=%) > $(EMBEDDED)/runc.version
