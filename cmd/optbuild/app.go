@@ -36,6 +36,7 @@ func commands() []*cli.Command {
 }
 
 func newApp() *cli.App {
+	cli.FlagStringer = flagLine
 	app := &cli.App{
 		Name:                 "optbuild",
 		Usage:                "build container images without a daemon",
