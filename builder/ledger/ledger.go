@@ -30,7 +30,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -114,13 +113,11 @@ const maxSlots = 32
 // Key names the engine's copies of the directories; "" if there are none.
 func (l *Ledger) Key() string { return l.generation }
 
-// identity tells apart builds that must not share a copy: other directories, other names, or another ignore file (BuildKit
-// keeps a copy of that under a name of its own).
+// identity tells apart builds that must not share a copy: other directories, other names, another order of them (entries
+// name them by number), or another ignore file (BuildKit keeps a copy of that under a name of its own).
 func (l *Ledger) identity() string {
 	h := sha256.New()
-	roots := slices.Clone(l.roots)
-	slices.SortFunc(roots, func(a, b root) int { return strings.Compare(a.name, b.name) })
-	for _, r := range roots {
+	for _, r := range l.roots {
 		var st unix.Stat_t
 		_ = unix.Stat(r.path, &st) // a directory that is gone is an error of the build
 		ignore, _ := os.ReadFile(filepath.Join(r.path, ".dockerignore"))
@@ -197,20 +194,12 @@ func (l *Ledger) Close(sound bool) error {
 	if !l.open || !sound {
 		return nil
 	}
-	if slices.Equal(l.sent, l.known) {
+	entries, ok := merge(l.known, l.sent)
+	if !ok {
+		return nil
+	}
+	if len(entries) == len(l.known) {
 		return markClosed(l.file)
-	}
-	// Also what is not sent anymore: BuildKit keeps several copies (the ignore file's is one), and which of them were brought
-	// up to date is not known here.
-	entries := l.sent
-	again := make(map[key]bool, len(l.sent))
-	for _, e := range l.sent {
-		again[e.key] = true
-	}
-	for _, e := range l.known {
-		if !again[e.key] {
-			entries = append(entries, e)
-		}
 	}
 	if len(entries) > 2*len(l.sent)+keepGone {
 		return nil
@@ -222,8 +211,34 @@ func (l *Ledger) Close(sound bool) error {
 	return nil
 }
 
+// merge returns what the ledger says of each file and each size and time that it was seen with. All of it stays: BuildKit
+// keeps several copies of one name (the ignore file's, one for each platform that was built at once, those of an engine of
+// another shape), and which of them a build brought up to date is not known here. It is false if a file was seen with one
+// size and time and two inodes: it was edited after it was looked at, and what the copies have of it is not known.
+func merge(known, sent []entry) ([]entry, bool) {
+	type look struct {
+		key
+		compared uint64
+	}
+	inodes := make(map[look]uint64, len(known)+len(sent))
+	merged := slices.Clip(known)
+	for _, e := range known {
+		inodes[look{e.key, e.compared}] = e.inode
+	}
+	for _, e := range sent {
+		switch before, ok := inodes[look{e.key, e.compared}]; {
+		case ok && before != e.inode:
+			return nil, false
+		case !ok:
+			inodes[look{e.key, e.compared}] = e.inode
+			merged = append(merged, e)
+		}
+	}
+	return merged, true
+}
+
 const (
-	keepGone   = 10_000              // files of earlier builds, more than were sent now, before a ledger is begun anew
+	keepGone   = 10_000              // files and states of earlier builds, more than were sent now, before a ledger is begun anew
 	keepUnused = 30 * 24 * time.Hour // what nobody built for so long is likely to have left the cache as well
 )
 

@@ -145,6 +145,29 @@ func TestGenerations(t *testing.T) {
 			l.Close(true)
 			g.write("a", "two", longAgo)
 		}, true},
+		"edit, time back, between the look before the build and the walk": {func(g *ground) {
+			l, f := g.open()
+			g.write("a", "two", longAgo)
+			g.settle()
+			g.send(f, &fsutil.FilterOpt{})
+			l.Close(true)
+		}, true},
+		"edit, time back, between two walks of a build": {func(g *ground) {
+			l, f := g.open()
+			g.write("a", "three", longAgo)
+			g.settle()
+			g.send(f, &fsutil.FilterOpt{})
+			g.write("a", "seven", longAgo)
+			g.settle()
+			g.send(f, &fsutil.FilterOpt{})
+			l.Close(true)
+		}, true},
+		"edit back to a time and size that another of BuildKit's copies may have": {func(g *ground) {
+			g.write("a", "three", now)
+			g.settle()
+			g.build()
+			g.write("a", "two", longAgo)
+		}, true},
 		"damaged ledger": {func(g *ground) {
 			files, _ := filepath.Glob(g.store + "/*")
 			b, _ := os.ReadFile(files[0])
@@ -217,6 +240,38 @@ func TestOtherDirectories(t *testing.T) {
 	other.store = g.store
 	if second := other.build(); first == second {
 		t.Error("two directories share a copy")
+	}
+}
+
+// TestOrder: the files of directories that are named in another order are not looked for in each other's place.
+func TestOrder(t *testing.T) {
+	g, other := newGround(t), newGround(t)
+	os.RemoveAll(other.dir) // nothing that the first has as well
+	other.write("d", "one", longAgo)
+	other.settle()
+	build := func(dirs ...string) string {
+		l := New(g.store)
+		var all []fsutil.FS
+		for _, dir := range dirs {
+			base, err := fsutil.NewFS(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, l.FS("name of "+dir, dir, base))
+		}
+		l.Open()
+		for _, f := range all {
+			g.send(f, &fsutil.FilterOpt{})
+		}
+		if err := l.Close(true); err != nil {
+			t.Fatal(err)
+		}
+		return l.Key()
+	}
+	first := build(g.dir, other.dir)
+	other.write("d", "two", longAgo)
+	if second := build(other.dir, g.dir); first == second {
+		t.Error("an edit that keeps size and time was missed")
 	}
 }
 
