@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
+	continuity "github.com/containerd/continuity/fs"
 	"golang.org/x/sys/unix"
 )
 
@@ -134,14 +136,7 @@ func (st *staging) directory(dest string, replace bool) (string, error) {
 			return "", err
 		}
 		dir := filepath.Join(dest, ".optbuild-"+rand.Text())
-		st.add(dir, func() error {
-			if replace {
-				if err := clearExcept(dest, filepath.Base(dir)); err != nil {
-					return err
-				}
-			}
-			return mergeInto(dir, dest)
-		})
+		st.add(dir, func() error { return merge{replace: replace, keep: filepath.Base(dir)}.into(dir, dest) })
 		return dir, nil
 	}
 	if err := writable(parent); err != nil {
@@ -182,47 +177,77 @@ func (st *staging) add(path string, commit func() error) {
 	st.commits = append(st.commits, commit)
 }
 
-func clearExcept(dir, keep string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		if e.Name() != keep && err == nil {
-			err = os.RemoveAll(filepath.Join(dir, e.Name()))
-		}
-	}
-	return err
+// merge puts what is in one directory into another.
+type merge struct {
+	// replace removes what the other directory has besides. A directory that both have stays: it may be a mount.
+	replace bool
+	// keep is the name of the staging directory, if that is in the other directory.
+	keep string
 }
 
-// mergeInto moves what is in from to the directory to, which keeps what it has under other names.
-func mergeInto(from, to string) error {
+func (m merge) into(from, to string) error {
 	entries, err := os.ReadDir(from)
-	if errors.Is(err, fs.ErrNotExist) { // nothing came
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // not there: nothing came
 		return err
 	}
-	for _, e := range entries {
-		src, dst := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
-		old, err := os.Lstat(dst)
-		switch {
-		case err == nil && old.IsDir() && e.IsDir():
-			if err := mergeInto(src, dst); err != nil {
-				return err
-			}
-			if err := copyTimes(src, dst); err != nil {
-				return err
-			}
-			continue
-		case err == nil && old.IsDir() != e.IsDir():
-			if err := os.RemoveAll(dst); err != nil {
-				return err
-			}
+	if m.replace {
+		if err := clearExcept(to, m.keep, entries); err != nil {
+			return err
 		}
-		if err := os.Rename(src, dst); err != nil {
+	}
+	for i, e := range entries {
+		err := m.entry(e, filepath.Join(from, e.Name()), filepath.Join(to, e.Name()))
+		if errors.Is(err, syscall.EXDEV) { // to is a mount
+			return m.copyInto(from, to, entries[i:])
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (m merge) entry(e fs.DirEntry, src, dst string) error {
+	old, err := os.Lstat(dst)
+	switch {
+	case err == nil && old.IsDir() && e.IsDir():
+		if err := (merge{replace: m.replace}).into(src, dst); err != nil {
+			return err
+		}
+		return copyTimes(src, dst)
+	case err == nil && old.IsDir() != e.IsDir():
+		if err := os.RemoveAll(dst); err != nil {
+			return err
+		}
+	}
+	return os.Rename(src, dst)
+}
+
+// copyInto is for a directory to which nothing can be renamed from outside. entries are what is left to do.
+func (m merge) copyInto(from, to string, entries []fs.DirEntry) error {
+	dir := filepath.Join(to, ".optbuild-"+rand.Text())
+	defer os.RemoveAll(dir)
+	if err := continuity.CopyDir(dir, from, continuity.WithXAttrExclude("security.selinux")); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := m.entry(e, filepath.Join(dir, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearExcept removes what a directory has besides the entries.
+func clearExcept(dir, keep string, entries []fs.DirEntry) error {
+	old, err := os.ReadDir(dir)
+	for _, e := range old {
+		stays := e.Name() == keep || slices.ContainsFunc(entries, func(n fs.DirEntry) bool { return n.Name() == e.Name() })
+		if !stays && err == nil {
+			err = os.RemoveAll(filepath.Join(dir, e.Name()))
+		}
+	}
+	return err
 }
 
 // copyTimes gives a directory that was there the mode and time of the one that was merged into it.

@@ -180,6 +180,65 @@ func TestStagedDirectory(t *testing.T) {
 	}
 }
 
+// TestMergeAcross: what is below the destination may be a mount, to which nothing can be renamed.
+func TestMergeAcross(t *testing.T) {
+	from, err := os.MkdirTemp("/dev/shm", "optbuild-test-")
+	if err != nil {
+		t.Skip("there is no other file system: ", err)
+	}
+	defer os.RemoveAll(from)
+	t.Chdir(t.TempDir())
+	os.Mkdir("to", 0o755)
+	if err := os.Rename(from, "to/x"); !errors.Is(err, syscall.EXDEV) {
+		t.Skip("/dev/shm is the file system of the temporary directory")
+	}
+	for _, replace := range []bool{false, true} {
+		write(t, "to/both/old", "old")
+		write(t, "to/file", "old")
+		write(t, "to/keep/old", "old")
+		for _, f := range []string{"a", "both/b", "both/new", "file/in", "z"} {
+			write(t, filepath.Join(from, f), "new")
+		}
+		os.Link(filepath.Join(from, "a"), filepath.Join(from, "link"))
+		os.Chmod(filepath.Join(from, "z"), 0o4755)
+		if err := (merge{replace: replace}).into(from, "to"); err != nil {
+			t.Fatal(err)
+		}
+		want := "a \"new\"\nboth/\nboth/b \"new\"\nboth/new \"new\"\nboth/old \"old\"\nfile/\nfile/in \"new\"\nkeep/\nkeep/old \"old\"\nlink \"new\"\nz \"new\"\n"
+		if replace {
+			want = "a \"new\"\nboth/\nboth/b \"new\"\nboth/new \"new\"\nfile/\nfile/in \"new\"\nlink \"new\"\nz \"new\"\n"
+		}
+		if got := tree(t, "to"); got != want {
+			t.Errorf("replace %v: got:\n%s\nwant:\n%s", replace, got, want)
+		}
+		if !os.SameFile(must(os.Stat("to/a")), must(os.Stat("to/link"))) {
+			t.Error("a hard link became a copy")
+		}
+		if mode := must(os.Stat("to/z")).Mode(); mode != os.ModeSetuid|0o755 {
+			t.Errorf("mode %v", mode)
+		}
+	}
+}
+
+// TestReplaceKeepsDirectories: a directory that the result has as well is not removed and made anew.
+func TestReplaceKeepsDirectories(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, "o/both/old", "old")
+	before := must(os.Stat("o/both"))
+	var st staging
+	write(t, filepath.Join(must(st.directory("o", true)), "both/new"), "new")
+	if err := st.commit(); err != nil {
+		t.Fatal(err)
+	}
+	st.discard()
+	if !os.SameFile(before, must(os.Stat("o/both"))) {
+		t.Error("o/both is another directory")
+	}
+	if got := tree(t, "."); got != "o/\no/both/\no/both/new \"new\"\n" {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
 // prefix puts a listing below a directory.
 func prefix(dir, listing string) string {
 	var b strings.Builder
