@@ -127,7 +127,9 @@ func discard(path string) error {
 	return err
 }
 
-// checkSnapshots finds the snapshots whose directories are there. The snapshotter has not opened its database yet.
+// checkSnapshots finds the snapshots whose directories are there, and removes directories that belong to none: an engine
+// that was killed while it made a snapshot leaves one under the number that the next snapshot gets. The snapshotter has not
+// opened its database yet.
 func (p *parts) checkSnapshots(ctx context.Context) error {
 	r := &p.repair
 	if r.sealed && p.stampSnapshots() == r.before.Snapshots {
@@ -145,12 +147,22 @@ func (p *parts) checkSnapshots(ctx context.Context) error {
 	defer ms.Close()
 	return ms.WithTransaction(ctx, false, func(ctx context.Context) error {
 		ids, err := storage.IDMap(ctx)
-		if errdefs.IsNotFound(err) { // no snapshot was ever made
+		if errdefs.IsNotFound(err) { // no snapshot was ever recorded
+			ids, err = nil, nil
+		}
+		if err != nil {
+			return err
+		}
+		dir := p.snapshotDirs().path
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		for id, key := range ids {
-			if _, err := os.Lstat(filepath.Join(p.snapshotDirs().path, id)); err == nil {
+		for _, e := range entries {
+			if key, ok := ids[e.Name()]; ok {
 				r.present[key] = true
+			} else if err := discard(filepath.Join(dir, e.Name())); err != nil {
+				return fmt.Errorf("remove directory without a snapshot: %w", err)
 			}
 		}
 		return err

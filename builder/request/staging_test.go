@@ -193,6 +193,7 @@ func TestMergeAcross(t *testing.T) {
 		t.Skip("/dev/shm is the file system of the temporary directory")
 	}
 	for _, replace := range []bool{false, true} {
+		os.RemoveAll("to")
 		write(t, "to/both/old", "old")
 		write(t, "to/file", "old")
 		write(t, "to/keep/old", "old")
@@ -200,7 +201,7 @@ func TestMergeAcross(t *testing.T) {
 			write(t, filepath.Join(from, f), "new")
 		}
 		os.Link(filepath.Join(from, "a"), filepath.Join(from, "link"))
-		os.Chmod(filepath.Join(from, "z"), 0o4755)
+		os.Chmod(filepath.Join(from, "z"), os.ModeSetuid|0o755)
 		if err := (merge{replace: replace}).into(from, "to"); err != nil {
 			t.Fatal(err)
 		}
