@@ -17,7 +17,7 @@ export GOFLAGS := -buildvcs=false
 .PHONY: build test unit integration demo bench parity lint clean
 
 build: $(EMBEDDED)/runc.sha256
-	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/optbuild ./cmd/optbuild
+	CGO_ENABLED=0 go build -trimpath -tags urfave_cli_no_docs -ldflags "$(LDFLAGS)" -o bin/optbuild ./cmd/optbuild
 
 # test ends with go test's own lines.
 test: lint build unit integration

@@ -10,7 +10,7 @@ const (
 	// startPhase is longer than a build takes in which everything is cached.
 	startPhase = 500 * time.Millisecond
 	// startMemory is how many bytes may be allocated in the start phase before garbage is collected all the same.
-	startMemory = 96 << 20
+	startMemory = 48 << 20
 )
 
 // StartWithoutGC keeps the garbage collector out of a process's start: most commands, and an engine whose build finds all

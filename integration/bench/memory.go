@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// watchMemory samples the resident memory of processes until done is closed, and then gives its peak in bytes. Of the
+// watchMemory samples the memory of processes until done is closed, and then gives its peak in bytes. Of the
 // descendants those count that run the same kind of program (an engine, a daemon): not runc, nor what steps run, which is
 // the same on both sides.
 func watchMemory(pids []int, done <-chan struct{}) <-chan int64 {
 	peak := make(chan int64, 1)
 	go func() {
 		var most int64
-		t := time.NewTicker(10 * time.Millisecond)
+		t := time.NewTicker(50 * time.Millisecond)
 		defer t.Stop()
 		for {
-			if now := residentOf(pids); now > most {
+			if now := memoryOf(pids); now > most {
 				most = now
 			}
 			select {
@@ -33,7 +33,7 @@ func watchMemory(pids []int, done <-chan struct{}) <-chan int64 {
 	return peak
 }
 
-func residentOf(roots []int) (sum int64) {
+func memoryOf(roots []int) (sum int64) {
 	children := map[int][]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, f := range stats {
@@ -46,7 +46,7 @@ func residentOf(roots []int) (sum int64) {
 		pid := queue[0]
 		queue = append(queue[1:], children[pid]...)
 		if !seen[pid] && counts(pid) {
-			sum += resident(pid)
+			sum += proportional(pid)
 		}
 		seen[pid] = true
 	}
@@ -86,19 +86,20 @@ func parents(stat string) (pid, ppid int, ok bool) {
 	return pid, ppid, err == nil
 }
 
-// resident is a process's RSS in bytes (/proc/<pid>/statm, second field, in pages).
-func resident(pid int) int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+// proportional is a process's PSS in bytes: its resident memory, with pages that it shares with others divided among them.
+// optbuild's command and engine are one program, so that adding up RSS would count its text twice.
+func proportional(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0
 	}
-	fields := strings.Fields(string(b))
-	if len(fields) < 2 {
-		return 0
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "Pss:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB")), 10, 64)
+			if err == nil {
+				return kib << 10
+			}
+		}
 	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return pages * int64(os.Getpagesize())
+	return 0
 }
