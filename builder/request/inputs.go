@@ -1,7 +1,6 @@
 package request
 
 import (
-	"archive/tar"
 	"bufio"
 	"bytes"
 	"errors"
@@ -15,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/moby/buildkit/session/upload/uploadprovider"
 	"github.com/moby/buildkit/util/gitutil"
@@ -129,8 +127,15 @@ func (r *Request) stdinContext(s *Solve) ([]byte, error) {
 		return nil, &InputError{Path: "-", Err: ErrEmptyStdin, Hint: "pipe a Dockerfile or an archive into optbuild build -"}
 	}
 	if isArchive(head) {
+		archive := io.NopCloser(in)
+		if !compressed(head) {
+			archive = newWholeTar(in, func() {
+				s.report(&InputError{Path: "-", Err: errCutOff, Hint: "see what happened to the command that writes it"})
+				<-s.released // as for files that can't be read: the build has to be cancelled with this as its cause
+			})
+		}
 		up := uploadprovider.New()
-		s.FrontendAttrs["context"] = up.Add(io.NopCloser(in))
+		s.FrontendAttrs["context"] = up.Add(archive)
 		s.Session = append(s.Session, up)
 		return nil, nil
 	}
@@ -146,18 +151,6 @@ func (r *Request) stdinContext(s *Solve) ([]byte, error) {
 	}
 	s.LocalMounts["context"] = memory{}
 	return b, nil
-}
-
-// isArchive tells archives, plain or compressed, from Dockerfiles by their first bytes.
-func isArchive(head []byte) bool {
-	if compression.DetectCompression(head) != compression.Uncompressed {
-		return true
-	}
-	if bytes.HasPrefix(head, []byte("BZh")) || bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")) {
-		return true
-	}
-	_, err := tar.NewReader(bytes.NewReader(head)).Next()
-	return err == nil
 }
 
 // needGitQuery asks for a frontend that understands a query in git URLs; an older one named by a syntax line then says so.

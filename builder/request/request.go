@@ -105,8 +105,15 @@ func (s *Solve) Examine() {
 // was interrupted or the engine was lost. Without it the next build sends the context as a whole.
 func (s *Solve) Sent() error { return s.ledger.Close(true) }
 
-// Unreadable receives the first file of a context that can't be read. The build waits then, and has to be cancelled.
+// Unreadable receives the first part of a context that can't be read. The build waits then, and has to be cancelled.
 func (s *Solve) Unreadable() <-chan error { return s.unreadable }
+
+func (s *Solve) report(err error) {
+	select {
+	case s.unreadable <- err:
+	default: // there was one already
+	}
+}
 
 // Commit puts the staged outputs into their places; call it when the build has succeeded.
 func (s *Solve) Commit() error { return s.stage.commit() }
