@@ -21,7 +21,7 @@ import (
 type withSyntax struct{ client.Client }
 
 func (c withSyntax) Solve(ctx context.Context, req client.SolveRequest) (*client.Result, error) {
-	if req.Frontend == "gateway.v0" && Serves(req.FrontendOpt["source"]) {
+	if req.Frontend == "gateway.v0" && serves(req.FrontendOpt["source"]) {
 		return dockerfile.Build(ctx, withCommandLine{c, req.FrontendOpt["cmdline"]})
 	}
 	return c.Client.Solve(ctx, req)
@@ -47,13 +47,13 @@ func (c withCommandLine) BuildOpts() client.BuildOpts {
 // old files, -experimental.
 var channel = regexp.MustCompile(`^1(\.[0-9]+){0,2}(-labs|-experimental)?$`)
 
-// Serves reports whether this package stands for the frontend image ref: docker/dockerfile up to the version that is linked
+// serves reports whether this package stands for the frontend image ref: docker/dockerfile up to the version that is linked
 // in. Its releases only ever add to the language, so an older one's files mean the same here. The labs channel is served as
 // well: in the version that is linked in, no feature hides behind a build tag.
 //
 // Not served are a newer version, whose additions are missing here; a digest, which asks for exactly that image; and
 // docker/dockerfile-upstream, which is development's.
-func Serves(ref string) bool {
+func serves(ref string) bool {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil || named.Name() != "docker.io/docker/dockerfile" {
 		return false

@@ -31,8 +31,8 @@ func TestServes(t *testing.T) {
 		"":    false,
 		"A B": false,
 	} {
-		if got := Serves(ref); got != want {
-			t.Errorf("Serves(%q) = %v, want %v", ref, got, want)
+		if got := serves(ref); got != want {
+			t.Errorf("serves(%q) = %v, want %v", ref, got, want)
 		}
 	}
 }

@@ -21,7 +21,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/moby/buildkit/cache/remotecache"
 	"github.com/moby/buildkit/cache/remotecache/gha"
@@ -46,7 +45,6 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 	bolt "go.etcd.io/bbolt"
-	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
@@ -115,8 +113,6 @@ type Options struct {
 	// TraceCollector receives spans, TraceSocket offers them to steps; both may be zero.
 	TraceCollector sdktrace.SpanExporter
 	TraceSocket    string
-	// Meter may be nil.
-	Meter metric.MeterProvider
 	// Stop is closed when the process is asked to end. May be nil.
 	Stop <-chan struct{}
 }
@@ -145,9 +141,6 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 	}
 	if o.Hosts == nil {
 		o.Hosts = docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchLocalhost))
-	}
-	if o.Meter == nil {
-		o.Meter = metricnoop.NewMeterProvider()
 	}
 	p, err := newParts(ctx, o)
 	if err != nil {
@@ -204,7 +197,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 		CacheManager:   solver.NewCacheManager(ctx, "local", cacheStore, worker.NewCacheResultStorage(workers)),
 		Entitlements:   o.Entitlements,
 		TraceCollector: o.TraceCollector,
-		MeterProvider:  o.Meter,
+		MeterProvider:  metricnoop.NewMeterProvider(), // must not be nil
 		HistoryDB:      historyDB,
 		CacheStore:     cacheStore,
 		LeaseManager:   w.LeaseManager(),
@@ -223,9 +216,6 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).
 func (e *Engine) Register(s *grpc.Server) { e.controller.Register(s) }
-
-// Images returns the local image store, nil without Options.KeepImages.
-func (e *Engine) Images() images.Store { return e.parts.images }
 
 // Prune removes cache records by the given rules, tells each to removed, and returns when what they took is free. It ends
 // early, without an error, when ctx does.

@@ -56,6 +56,9 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	if sn.Slow != "" {
+		logrus.Warnf("using the %s snapshotter: %s", sn.Name, sn.Slow)
+	}
 	p := &parts{root: filepath.Join(o.Root, "runc-"+sn.Name), snapshotter: sn.Name}
 	if err := p.checkDatabases(o.Root); err != nil {
 		return nil, err

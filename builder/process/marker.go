@@ -87,20 +87,18 @@ func (d Dir) syncMarker() {
 
 // checkMarker throws the cache away when the machine went down while, or so shortly after, an engine wrote that the writes
 // may not have reached the disk. It leaves a marker of our own.
-func (d Dir) checkMarker(c clock) (fresh bool, notices []string, err error) {
+func (d Dir) checkMarker(c clock) (notices []string, err error) {
 	old, err := d.readMarker()
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		fresh = true
 	case err == nil && c.trusts(old):
 	default:
 		if err := d.Reset(); err != nil {
-			return false, nil, err
+			return nil, err
 		}
-		fresh = true
 		notices = append(notices, "the machine went down before the cache of the last build was known to be on disk: starting with an empty cache (a state directory that moves between machines needs --sync, or OPTBUILD_SYNC=1)")
 	}
-	return fresh, notices, d.writeMarker(marker{Boot: c.boot, Used: c.now, Running: true})
+	return notices, d.writeMarker(marker{Boot: c.boot, Used: c.now, Running: true})
 }
 
 // markEnd records that the engine ended in order. With sync everything is written to disk first, so that the cache is good

@@ -64,35 +64,34 @@ func TestCheckMarker(t *testing.T) {
 		}
 	}
 	steps := []struct {
-		name  string
-		do    func()
-		boot  string
-		fresh bool // the first use, or thrown away
-		kept  bool
+		name string
+		do   func()
+		boot string
+		kept bool
 	}{
-		{"first", func() {}, "a", true, true},
-		{"after a kill", func() {}, "a", false, true},
-		{"after a kill and a crash of the machine", func() {}, "b", true, false},
-		{"after an end", func() { d.markEnd(false) }, "b", false, true},
-		{"after an end and a sudden reboot", func() { d.markEnd(false) }, "c", true, false},
-		{"after a synced end, elsewhere", func() { d.markEnd(true) }, "d", false, true},
+		{"first", func() {}, "a", true},
+		{"after a kill", func() {}, "a", true},
+		{"after a kill and a crash of the machine", func() {}, "b", false},
+		{"after an end", func() { d.markEnd(false) }, "b", true},
+		{"after an end and a sudden reboot", func() { d.markEnd(false) }, "c", false},
+		{"after a synced end, elsewhere", func() { d.markEnd(true) }, "d", true},
 		{"after a crash that left the marker empty", func() {
 			if err := os.WriteFile(d.file(markerName), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, "d", true, false},
+		}, "d", false},
 	}
 	for _, s := range steps {
 		write()
 		s.do()
-		fresh, notices, err := d.checkMarker(boot(s.boot))
+		notices, err := d.checkMarker(boot(s.boot))
 		if err != nil {
 			t.Fatalf("%s: %v", s.name, err)
 		}
 		_, errBlob := os.Stat(blob)
 		_, errSingle := os.Stat(single)
-		if fresh != s.fresh || (errBlob == nil) != s.kept || (errSingle == nil) != s.kept || (len(notices) == 0) != s.kept {
-			t.Errorf("%s: fresh %v, blobs %v %v, notices %q", s.name, fresh, errBlob, errSingle, notices)
+		if (errBlob == nil) != s.kept || (errSingle == nil) != s.kept || (len(notices) == 0) != s.kept {
+			t.Errorf("%s: blobs %v %v, notices %q", s.name, errBlob, errSingle, notices)
 		}
 		if m, err := d.readMarker(); err != nil || !m.Running || m.Synced || m.Boot != s.boot {
 			t.Errorf("%s: marker %+v %v", s.name, m, err)

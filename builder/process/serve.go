@@ -23,8 +23,6 @@ type Engine struct {
 	Stop <-chan struct{}
 	// Files are the starter's Options.Files.
 	Files []*os.File
-	// Fresh is true when the cache has to be made anew or was thrown away.
-	Fresh bool
 
 	notices   []string
 	listeners map[string]*listener
@@ -127,7 +125,7 @@ func runEngine(serve Serve) error {
 		return fail(ready{MaskedProc: errors.Is(err, errMaskedProc)}, err)
 	}
 	d.sweep(p.Shape)
-	fresh, notices, err := d.checkMarker(machineClock())
+	notices, err := d.checkMarker(machineClock())
 	if err == nil {
 		err = os.MkdirAll(d.Cache(), 0o700)
 	}
@@ -146,7 +144,7 @@ func runEngine(serve Serve) error {
 	}
 
 	e := &Engine{
-		Dir: d, Shape: p.Shape, Settings: p.Settings, Files: files, Stop: ctx.Done(), Fresh: fresh,
+		Dir: d, Shape: p.Shape, Settings: p.Settings, Files: files, Stop: ctx.Done(),
 		notices: append(p.Notices, notices...), listeners: map[string]*listener{},
 	}
 	served, err := serveUnless(ctx, starterGone, serve, e)

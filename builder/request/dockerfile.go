@@ -25,7 +25,7 @@ func (r *Request) dockerfile(s *Solve, content []byte) error {
 			return fmt.Errorf("read standard input: %w", err)
 		}
 		if len(content) == 0 {
-			return &InputError{Path: "-", Err: ErrEmptyStdin, Hint: "pipe a Dockerfile into optbuild build -f - ."}
+			return &InputError{Path: "-", Err: errEmptyStdin, Hint: "pipe a Dockerfile into optbuild build -f - ."}
 		}
 	case strings.HasPrefix(r.File, "http://"), strings.HasPrefix(r.File, "https://"):
 		if content, err = download(r.File); err != nil {
@@ -87,7 +87,7 @@ func (r *Request) localDockerfile(s *Solve) error {
 	fi, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &InputError{Path: path, Err: ErrNoDockerfile, Hint: dockerfileHint(path, r.File)}
+		return &InputError{Path: path, Err: errNoDockerfile, Hint: dockerfileHint(path, r.File)}
 	case err != nil:
 		return contextError(path)
 	case fi.IsDir():

@@ -20,20 +20,19 @@ import (
 	"github.com/tonistiigi/fsutil"
 )
 
-// Errors about where the build's files come from. Hints for them are given in cmd.
+// Errors about where the build's files come from.
 var (
-	ErrNoContext    = errors.New("the build context does not exist")
-	ErrNoDockerfile = errors.New("there is no Dockerfile")
-	ErrEmptyStdin   = errors.New("nothing came on standard input")
-
-	errNoText = errors.New("standard input is neither an archive nor a Dockerfile")
+	errNoContext    = errors.New("the build context does not exist")
+	errNoDockerfile = errors.New("there is no Dockerfile")
+	errEmptyStdin   = errors.New("nothing came on standard input")
+	errNoText       = errors.New("standard input is neither an archive nor a Dockerfile")
 )
 
-// InputError names the path that an input error is about.
+// InputError names the path that an input error is about, and what to do about it.
 type InputError struct {
 	Path string
 	Err  error
-	Hint string
+	Hint string // "" for none
 }
 
 func (e *InputError) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err) }
@@ -42,7 +41,7 @@ func (e *InputError) Unwrap() error { return e.Err }
 // inputs sets up the context, the Dockerfile and the named contexts.
 func (r *Request) inputs(s *Solve) error {
 	if r.Context == "" {
-		return &InputError{Path: "build", Err: ErrNoContext, Hint: "name a directory, a URL, or - for standard input: optbuild build ."}
+		return &InputError{Path: "build", Err: errNoContext, Hint: "name a directory, a URL, or - for standard input: optbuild build ."}
 	}
 	if r.Context == "-" && r.File == "-" {
 		return flagErrorf("file", "-", "standard input can be the context or the Dockerfile, not both")
@@ -76,7 +75,7 @@ func contextError(path string) error {
 	case err == nil:
 		return &InputError{Path: path, Err: syscall.ENOTDIR, Hint: "the context is a directory, a URL, or - for an archive on standard input; a Dockerfile is named with -f"}
 	case errors.Is(err, fs.ErrNotExist):
-		return &InputError{Path: path, Err: ErrNoContext}
+		return &InputError{Path: path, Err: errNoContext}
 	}
 	return &InputError{Path: path, Err: cause(err)}
 }
@@ -124,7 +123,7 @@ func (r *Request) stdinContext(s *Solve) ([]byte, error) {
 		return nil, fmt.Errorf("read standard input: %w", err)
 	}
 	if len(head) == 0 {
-		return nil, &InputError{Path: "-", Err: ErrEmptyStdin, Hint: "pipe a Dockerfile or an archive into optbuild build -"}
+		return nil, &InputError{Path: "-", Err: errEmptyStdin, Hint: "pipe a Dockerfile or an archive into optbuild build -"}
 	}
 	if isArchive(head) {
 		archive := io.NopCloser(in)

@@ -58,8 +58,7 @@ func (r *Request) outputs(s *Solve) error {
 	}
 	if !any && !r.Push && !r.Load {
 		s.Exports = append(s.Exports, r.image(names, map[string]string{}))
-		s.Kept = len(names) > 0
-		if !s.Kept {
+		if len(names) == 0 {
 			s.Warnings = append(s.Warnings, "no tag and no output: the result stays in the build cache only (keep the image with -t NAME)")
 		}
 	}
@@ -145,9 +144,7 @@ func (r *Request) output(s *Solve, flag string, names []string) (client.ExportEn
 		attrs["push"] = "true"
 		return r.image(names, attrs), nil
 	case client.ExporterImage:
-		e = r.image(names, attrs)
-		s.Kept = s.Kept || attrs["store"] != "false" && attrs["name"] != ""
-		return e, nil
+		return r.image(names, attrs), nil
 	case client.ExporterLocal:
 		return r.localOutput(s, flag, dest, attrs)
 	case client.ExporterOCI, client.ExporterDocker:

@@ -80,8 +80,6 @@ type Solve struct {
 	ContextDir string
 	// NamedDirs are the named contexts that are local directories.
 	NamedDirs map[string]string
-	// Kept is true when the image goes into the local store.
-	Kept bool
 	// Warnings are lines for the user about flags that have no effect.
 	Warnings []string
 

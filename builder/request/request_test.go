@@ -49,9 +49,6 @@ func describe(s *Solve) string {
 	if s.Call != nil {
 		fmt.Fprintf(&b, "call %+v\n", *s.Call)
 	}
-	if s.Kept {
-		b.WriteString("kept\n")
-	}
 	for _, w := range s.Warnings {
 		fmt.Fprintf(&b, "warning %s\n", w)
 	}
@@ -105,7 +102,7 @@ func TestMeaning(t *testing.T) {
 		want string // without the defaults, the local mounts and the output image where they are as always
 		all  bool   // want is everything
 	}{
-		"tags":                       {Request{Tags: []string{"app", "localhost:5000/a/b:1"}}, defaults + "output image name=docker.io/library/app:latest,localhost:5000/a/b:1\n" + local + "kept\n", true},
+		"tags":                       {Request{Tags: []string{"app", "localhost:5000/a/b:1"}}, defaults + "output image name=docker.io/library/app:latest,localhost:5000/a/b:1\n" + local + "", true},
 		"no tag":                     {Request{Tags: []string{}}, defaults + "output image\n" + local + "warning no tag and no output: the result stays in the build cache only (keep the image with -t NAME)\n", true},
 		"build args":                 {Request{BuildArgs: []string{"A=1", "B=", "C=x=y", "IN_ENVIRONMENT", "NOWHERE"}}, "build-arg:A=1\nbuild-arg:B=\nbuild-arg:C=x=y\nbuild-arg:IN_ENVIRONMENT=v\n", false},
 		"epoch from the environment": {Request{Environ: []string{"SOURCE_DATE_EPOCH=7"}}, "build-arg:SOURCE_DATE_EPOCH=7\n", false},
@@ -135,10 +132,10 @@ func TestMeaning(t *testing.T) {
 		"attest counts more":   {Request{Attest: []string{"type=provenance,mode=min"}, Provenance: "false"}, "attest:provenance=type=provenance,mode=min\n", false},
 		"sbom":                 {Request{SBOM: "generator=g"}, "attest:sbom=type=sbom,generator=g\n", false},
 		"sbom with a comma":    {Request{SBOM: `"a=b,c"`}, "attest:sbom=type=sbom,\"a=b,c\"\n", false},
-		"pull":                 {Request{Pull: true, Tags: []string{"app"}}, "filename=Dockerfile\nimage-resolve-mode=pull\n" + image + local + "kept\n", true},
+		"pull":                 {Request{Pull: true, Tags: []string{"app"}}, "filename=Dockerfile\nimage-resolve-mode=pull\n" + image + local + "", true},
 		"call check":           {Request{Call: "check,format=json"}, "call {Method:lint JSON:true IgnoreStatus:false}\nfilename=Dockerfile\nimage-resolve-mode=local\nlocal context\nlocal dockerfile\nrequestid=frontend.lint\n", true},
 		"call any order":       {Request{Call: "ignorestatus=true,outline"}, "call {Method:outline JSON:false IgnoreStatus:true}\nfilename=Dockerfile\nimage-resolve-mode=local\nlocal context\nlocal dockerfile\nrequestid=frontend.outline\n", true},
-		"annotations":          {Request{Annotations: []string{"a=1", "manifest[linux/arm64],index:b=2"}}, "kept\noutput image annotation-index.b=2 annotation-manifest[linux/arm64].b=2 annotation.a=1 name=docker.io/library/app:latest\n", false},
+		"annotations":          {Request{Annotations: []string{"a=1", "manifest[linux/arm64],index:b=2"}}, "output image annotation-index.b=2 annotation-manifest[linux/arm64].b=2 annotation.a=1 name=docker.io/library/app:latest\n", false},
 		"output directory":     {Request{Outputs: []string{"new/dir"}}, "output local dir\n", false},
 		"output name with =":   {Request{Outputs: []string{"a=b"}}, "output local dir\n", false},
 		"output stdout":        {Request{Outputs: []string{"-"}}, "output tar stream\n", false},
@@ -147,7 +144,7 @@ func TestMeaning(t *testing.T) {
 		"output several":       {Request{Outputs: []string{"type=local,dest=d", "type=tar,dest=t.tar", "type=cacheonly"}}, "output local dir\noutput tar stream\n", false},
 		"output registry":      {Request{Outputs: []string{"type=registry"}}, "output image name=docker.io/library/app:latest push=true store=false\n", false},
 		"push":                 {Request{Push: true}, "output image name=docker.io/library/app:latest push=true store=false\n", false},
-		"push an image":        {Request{Push: true, Outputs: []string{"type=image,oci-mediatypes=true"}}, "kept\noutput image name=docker.io/library/app:latest oci-mediatypes=true push=true\n", false},
+		"push an image":        {Request{Push: true, Outputs: []string{"type=image,oci-mediatypes=true"}}, "output image name=docker.io/library/app:latest oci-mediatypes=true push=true\n", false},
 		"push and directory":   {Request{Push: true, Outputs: []string{"d"}}, "output image name=docker.io/library/app:latest push=true store=false\noutput local dir\n", false},
 		"load":                 {Request{Load: true}, "output docker stream name=docker.io/library/app:latest\n", false},
 		"load once":            {Request{Load: true, Outputs: []string{"type=docker"}}, "output docker stream name=docker.io/library/app:latest\n", false},
@@ -157,8 +154,8 @@ func TestMeaning(t *testing.T) {
 		"named contexts": {Request{BuildContexts: []string{"alpine=docker-image://alpine:3", "docker.io/library/busybox:latest=sub", "context=sub", "l=oci-layout://layout:1", "m=oci-layout://layout@" + d, "g=https://example.com/x.git?ref=y"}},
 			"context:alpine=docker-image://alpine:3\ncontext:busybox=local:busybox\ncontext:context=local:_context\ncontext:g=https://example.com/x.git?ref=y\ncontext:l=oci-layout://layout0:1@" + d + "\ncontext:m=oci-layout://layout1@" + d + "\n" +
 				"frontend.caps=moby.buildkit.frontend.contexts+forward,moby.buildkit.frontend.gitquerystring+forward\nlayout layout0\nlayout layout1\nlocal _context\nlocal busybox\n", false},
-		"git":               {Request{Context: "https://example.com/x.git#main:sub", File: "a/Dockerfile"}, "context=https://example.com/x.git#main:sub\nfilename=a/Dockerfile\nimage-resolve-mode=local\nkept\n" + image, true},
-		"git, Dockerfile -": {Request{Context: "https://example.com/x.git", File: "-", Stdin: strings.NewReader("FROM x")}, "context=https://example.com/x.git\ndockerfilekey=dockerfile\nfilename=Dockerfile\nimage-resolve-mode=local\nkept\nlocal dockerfile\n" + image, true},
+		"git":               {Request{Context: "https://example.com/x.git#main:sub", File: "a/Dockerfile"}, "context=https://example.com/x.git#main:sub\nfilename=a/Dockerfile\nimage-resolve-mode=local\n" + image, true},
+		"git, Dockerfile -": {Request{Context: "https://example.com/x.git", File: "-", Stdin: strings.NewReader("FROM x")}, "context=https://example.com/x.git\ndockerfilekey=dockerfile\nfilename=Dockerfile\nimage-resolve-mode=local\nlocal dockerfile\n" + image, true},
 		"Dockerfile -":      {Request{File: "-", Stdin: strings.NewReader("FROM x")}, "", false},
 		"context -":         {Request{Context: "-", Stdin: strings.NewReader("FROM x")}, "dockerfilekey=dockerfile\n", false},
 	} {
@@ -183,7 +180,7 @@ func TestMeaning(t *testing.T) {
 			if !test.all {
 				want += defaults + local
 				if !strings.Contains(want, "output ") {
-					want += image + "kept\n"
+					want += image + ""
 				}
 			}
 			if want = sortLines(want); got != want {

@@ -16,9 +16,8 @@ import (
 
 // Image is one name in the store. The name of an image without one is "<none>".
 type Image struct {
-	// Name in full; Familiar is its short form, Repository and Tag are the parts of that.
+	// Name in full; Repository and Tag are the parts of its familiar form.
 	Name       string
-	Familiar   string
 	Repository string
 	Tag        string
 	// ID is the target's digest.
@@ -48,10 +47,10 @@ func (s *Store) List(ctx context.Context, o ListOptions) ([]Image, error) {
 	}
 	var list []Image
 	for _, image := range all {
-		i := Image{Name: image.Name, Familiar: Familiar(image.Name), ID: image.Target.Digest, Created: image.CreatedAt, Dangling: isDangling(image.Name)}
+		i := Image{Name: image.Name, ID: image.Target.Digest, Created: image.CreatedAt, Dangling: isDangling(image.Name)}
 		i.Repository, i.Tag = split(image.Name)
 		if i.Dangling {
-			i.Name, i.Familiar = none, none
+			i.Name = none
 		}
 		if ok, err := o.match(image.Name); err != nil {
 			return nil, err

@@ -13,13 +13,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// DanglingPrefix is what the names of images without a name begin with: "dangling@sha256:...". BuildKit's image exporter
-// makes such names when it gets the prefix as its attribute "dangling-name-prefix".
-const DanglingPrefix = "dangling"
+// danglingPrefix is what the names of images without a name begin with: "dangling@sha256:...", as BuildKit's image exporter
+// writes them.
+const danglingPrefix = "dangling@"
 
-func danglingName(d digest.Digest) string { return DanglingPrefix + "@" + d.String() }
+func danglingName(d digest.Digest) string { return danglingPrefix + d.String() }
 
-func isDangling(name string) bool { return strings.HasPrefix(name, DanglingPrefix+"@") }
+func isDangling(name string) bool { return strings.HasPrefix(name, danglingPrefix) }
 
 // ParseName returns the full form of a name as docker understands it: "app" is "docker.io/library/app:latest". With a tag
 // and a digest, the digest counts.

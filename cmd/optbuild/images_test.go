@@ -21,8 +21,8 @@ func TestPrintImages(t *testing.T) {
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	id := digest.Digest("sha256:" + strings.Repeat("0123456789abcdef", 4))
 	list := []store.Image{
-		{Name: "docker.io/library/app:1", Familiar: "app:1", Repository: "app", Tag: "1", ID: id, Created: now.Add(-3 * time.Hour), Bytes: 12_345_678, Platforms: []string{"linux/amd64"}},
-		{Name: "<none>", Familiar: "<none>", Repository: "<none>", Tag: "<none>", ID: id, Bytes: 10, Dangling: true},
+		{Name: "docker.io/library/app:1", Repository: "app", Tag: "1", ID: id, Created: now.Add(-3 * time.Hour), Bytes: 12_345_678, Platforms: []string{"linux/amd64"}},
+		{Name: "<none>", Repository: "<none>", Tag: "<none>", ID: id, Bytes: 10, Dangling: true},
 	}
 	full := id.String()
 	for _, c := range []struct {

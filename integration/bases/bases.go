@@ -19,9 +19,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// Packages are the apt packages that making the images needs.
-var Packages = []string{"mmdebstrap", "dpkg", "ca-certificates"}
-
 // A recipe's version is raised when it changes, so that what an older one made is not used.
 const version = "1"
 
