@@ -29,7 +29,7 @@ var errUnknown = errors.New("not a ledger, or not one to rely on")
 
 // bootID is part of a ledger since device numbers change with a boot, and since a crash of the machine can leave an older
 // ledger beside a younger copy.
-var bootID = func() string {
+func bootID() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b))
 }
@@ -44,11 +44,11 @@ func markClosed(f *os.File) error {
 	return err
 }
 
-func write(f *os.File, generation string, entries []entry) error {
+func write(f *os.File, boot, generation string, entries []entry) error {
 	b := make([]byte, 0, 64+40*len(entries))
 	b = append(b, stateOpen)
 	b = append(b, magic...)
-	b = appendString(b, bootID())
+	b = appendString(b, boot)
 	b = appendString(b, generation)
 	last := ""
 	for _, e := range entries {
@@ -69,7 +69,7 @@ func write(f *os.File, generation string, entries []entry) error {
 	return markClosed(f)
 }
 
-func read(f *os.File) (generation string, entries []entry, err error) {
+func read(f *os.File, boot string) (generation string, entries []entry, err error) {
 	b, err := io.ReadAll(f)
 	if err != nil {
 		return "", nil, err
@@ -79,7 +79,7 @@ func read(f *os.File) (generation string, entries []entry, err error) {
 		return "", nil, errUnknown
 	}
 	d := decoder{rest: rest}
-	if d.string() != bootID() {
+	if d.string() != boot {
 		return "", nil, errUnknown
 	}
 	generation = d.string()

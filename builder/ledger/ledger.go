@@ -41,6 +41,8 @@ import (
 // Ledger is what was sent, and is being sent, from some directories. Its FS may be used concurrently.
 type Ledger struct {
 	store string // the directory of ledgers; "" makes every build a generation of its own
+	boot  string // the machine's boot id
+	now   func() time.Time
 	roots []root
 
 	file       *os.File // the locked slot; nil if there is none
@@ -69,7 +71,7 @@ type entry struct {
 }
 
 // New returns a ledger that will be kept in the directory store.
-func New(store string) *Ledger { return &Ledger{store: store} }
+func New(store string) *Ledger { return &Ledger{store: store, boot: bootID(), now: time.Now} }
 
 // FS adds a directory and returns a file system that writes down what is sent from it.
 func (l *Ledger) FS(name, dir string, fs fsutil.FS) fsutil.FS {
@@ -101,7 +103,7 @@ func (l *Ledger) Open() {
 	if l.file == nil {
 		return
 	}
-	generation, known, err := read(l.file)
+	generation, known, err := read(l.file, l.boot)
 	if err == nil && l.trusted(known) {
 		l.generation, l.known = generation, known
 	}
@@ -153,7 +155,7 @@ func lock(path string) (*os.File, error) {
 func (l *Ledger) trusted(known []entry) bool {
 	const atOnce = 4 // looking is bound by the kernel's path walk, and shares the machine with the engine's start
 	bad := make([]bool, atOnce)
-	start := time.Now() // a file that changes from now on counts as racy
+	start := l.now() // a file that changes from now on counts as racy
 	var wg sync.WaitGroup
 	for part := range atOnce {
 		wg.Go(func() {
@@ -204,10 +206,10 @@ func (l *Ledger) Close(sound bool) error {
 	if len(entries) > 2*len(l.sent)+keepGone {
 		return nil
 	}
-	if err := write(l.file, l.generation, entries); err != nil {
+	if err := write(l.file, l.boot, l.generation, entries); err != nil {
 		return fmt.Errorf("write ledger of the context: %w", err)
 	}
-	removeOld(l.store, time.Now().Add(-keepUnused))
+	removeOld(l.store, l.now().Add(-keepUnused))
 	return nil
 }
 

@@ -111,7 +111,7 @@ type recorded struct {
 func (d *recorded) Info() (fs.FileInfo, error) {
 	// First the inode, then what BuildKit will compare, then (by BuildKit) the content: whatever happens in between shows as
 	// an inode that changed.
-	p, ok := d.files.look(d.path, time.Now())
+	p, ok := d.files.look(d.path, d.recorder.ledger.now())
 	fi, err := d.DirEntry.Info()
 	if err != nil {
 		return nil, err
