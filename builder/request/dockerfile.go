@@ -1,6 +1,7 @@
 package request
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -15,7 +16,7 @@ import (
 )
 
 // dockerfile finds the Dockerfile and offers it to the build. content is not nil when it came with the context.
-func (r *Request) dockerfile(s *Solve, content []byte) error {
+func (r *Request) dockerfile(ctx context.Context, s *Solve, content []byte) error {
 	s.FrontendAttrs["filename"] = "Dockerfile"
 	var err error
 	switch {
@@ -28,7 +29,7 @@ func (r *Request) dockerfile(s *Solve, content []byte) error {
 			return &InputError{Path: "-", Err: errEmptyStdin, Hint: "pipe a Dockerfile into optbuild build -f - ."}
 		}
 	case strings.HasPrefix(r.File, "http://"), strings.HasPrefix(r.File, "https://"):
-		if content, err = download(r.File); err != nil {
+		if content, err = download(ctx, r.File); err != nil {
 			return err
 		}
 	case s.ContextDir == "" && !filepath.IsAbs(r.File): // in the remote context
@@ -131,8 +132,12 @@ func dockerfileHint(path, flag string) string {
 // downloadLimit bounds a Dockerfile that is named by URL.
 const downloadLimit = 2 << 20
 
-func download(u string) ([]byte, error) {
-	resp, err := http.Get(u) //nolint:gosec // the user's own argument
+func download(ctx context.Context, u string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, &InputError{Path: u, Err: err}
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, &InputError{Path: u, Err: err}
 	}

@@ -3,6 +3,7 @@ package request
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ func (e *InputError) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err
 func (e *InputError) Unwrap() error { return e.Err }
 
 // inputs sets up the context, the Dockerfile and the named contexts.
-func (r *Request) inputs(s *Solve) error {
+func (r *Request) inputs(ctx context.Context, s *Solve) error {
 	if r.Context == "" {
 		return &InputError{Path: "build", Err: errNoContext, Hint: "name a directory, a URL, or - for standard input: optbuild build ."}
 	}
@@ -63,7 +64,7 @@ func (r *Request) inputs(s *Solve) error {
 	default:
 		return contextError(r.Context)
 	}
-	if err := r.dockerfile(s, dockerfile); err != nil {
+	if err := r.dockerfile(ctx, s, dockerfile); err != nil {
 		return err
 	}
 	return r.namedContexts(s)

@@ -7,6 +7,7 @@
 package request
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -141,8 +142,9 @@ func flagErrorf(flag, value, format string, args ...any) error {
 	return &FlagError{flag, value, fmt.Errorf(format, args...)}
 }
 
-// New checks the request and prepares what the solve needs. frontend is the frontend's name.
-func New(r Request, frontend string) (_ *Solve, err error) {
+// New checks the request and prepares what the solve needs; ctx bounds the download of a Dockerfile. frontend is the
+// frontend's name.
+func New(ctx context.Context, r Request, frontend string) (_ *Solve, err error) {
 	s := &Solve{SolveOpt: client.SolveOpt{
 		Frontend:      frontend,
 		FrontendAttrs: map[string]string{},
@@ -154,11 +156,14 @@ func New(r Request, frontend string) (_ *Solve, err error) {
 		}
 	}()
 	for _, f := range []func(*Solve) error{
-		r.attrs, r.steps, r.question, r.caches, r.attestations, r.secrets, r.outputs, r.inputs, // flags before files
+		r.attrs, r.steps, r.question, r.caches, r.attestations, r.secrets, r.outputs,
 	} {
 		if err := f(s); err != nil {
 			return nil, err
 		}
+	}
+	if err := r.inputs(ctx, s); err != nil { // files after flags
+		return nil, err
 	}
 	return s, nil
 }

@@ -2,10 +2,13 @@ package request
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -171,7 +174,7 @@ func TestMeaning(t *testing.T) {
 				r.Environ = os.Environ()
 			}
 			r.Stdout, r.Loader = io.Discard, func() (func() (io.WriteCloser, error), error) { return nil, nil }
-			s, err := New(r, "dockerfile.v0")
+			s, err := New(t.Context(), r, "dockerfile.v0")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -259,7 +262,7 @@ func TestRefused(t *testing.T) {
 				r.Context = "."
 			}
 			r.Stdout = io.Discard
-			s, err := New(r, "dockerfile.v0")
+			s, err := New(t.Context(), r, "dockerfile.v0")
 			if err == nil {
 				s.Discard()
 				t.Fatal("not refused")
@@ -284,4 +287,21 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+// TestDownloadInterrupted: a server that does not answer holds nobody up who wants to stop.
+func TestDownloadInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+		close(ended)
+	}))
+	defer server.Close()
+	_, err := New(ctx, Request{Context: t.TempDir(), File: server.URL, Stdout: io.Discard}, "dockerfile.v0")
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	<-ended
 }

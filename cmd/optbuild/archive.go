@@ -122,15 +122,3 @@ func runLoad(c *cli.Context) error {
 		return nil
 	})
 }
-
-// interruptible ends a read from a pipe that gives nothing when ctx ends. The goroutine that is left in the read ends with
-// the process: nothing else can wake it.
-func interruptible(ctx context.Context, r io.Reader) io.Reader {
-	pr, pw := io.Pipe()
-	go func() {
-		_, err := io.Copy(pw, r)
-		pw.CloseWithError(err)
-	}()
-	context.AfterFunc(ctx, func() { pr.CloseWithError(context.Cause(ctx)) })
-	return pr
-}

@@ -131,7 +131,7 @@ func newBuild(c *cli.Context) (*build, error) {
 		return nil, err
 	}
 	r.Ledgers = filepath.Join(root, "contexts")
-	if b.solve, err = request.New(r, frontend.Name); err != nil {
+	if b.solve, err = request.New(c.Context, r, frontend.Name); err != nil {
 		return nil, buildInputError(err)
 	}
 	auth, err := registry.Auth(registries)
@@ -306,7 +306,7 @@ func requestFrom(c *cli.Context) request.Request {
 		call = "check"
 	}
 	return request.Request{
-		Context: c.Args().First(), File: c.String("file"), Stdin: os.Stdin,
+		Context: c.Args().First(), File: c.String("file"), Stdin: interruptible(c.Context, os.Stdin),
 		Tags: c.StringSlice("tag"), BuildArgs: c.StringSlice("build-arg"), Target: c.String("target"), Platforms: platforms,
 		Labels: c.StringSlice("label"), Annotations: c.StringSlice("annotation"), Outputs: c.StringSlice("output"),
 		Push: c.Bool("push"), Load: c.Bool("load"), CacheFrom: c.StringSlice("cache-from"), CacheTo: c.StringSlice("cache-to"),
