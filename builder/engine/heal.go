@@ -260,13 +260,18 @@ func (p *parts) checkRecords(ctx context.Context, md *metadata.Store) error {
 	return p.noteImages(ctx, blobs)
 }
 
-// damagedBlobs returns the blobs whose file is gone, has another size, or was written to after it was complete and now has
-// another digest.
+// damagedBlobs returns the blobs whose file is gone, has another size, or has another digest: those are looked for among the
+// ones that were written to after they were complete, and those that could not be read in the end (see verified).
 func (p *parts) damagedBlobs(ctx context.Context) (map[digest.Digest]bool, error) {
-	if p.repair.sealed && p.stampBlobs() == p.repair.before.Blobs {
-		return nil, nil
-	}
 	damaged := map[digest.Digest]bool{}
+	for _, d := range p.takeSuspects() {
+		if !intact(filepath.Join(p.blobs(), d.Algorithm().String(), d.Encoded()), d) {
+			damaged[d] = true
+		}
+	}
+	if p.repair.sealed && p.stampBlobs() == p.repair.before.Blobs {
+		return damaged, nil
+	}
 	err := p.mdb.ContentStore().Walk(within(ctx), func(info content.Info) error {
 		path := filepath.Join(p.blobs(), info.Digest.Algorithm().String(), info.Digest.Encoded())
 		fi, err := os.Lstat(path)

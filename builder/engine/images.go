@@ -6,7 +6,6 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
 	"github.com/moby/buildkit/util/leaseutil"
 	"google.golang.org/grpc"
 
@@ -19,7 +18,7 @@ func (e *Engine) RegisterStore(s *grpc.Server) {
 	p := e.parts
 	api.Serve(s, api.Stores{
 		Images:  p.images,
-		Content: containerdsnapshot.NewContentStore(p.mdb.ContentStore(), Namespace),
+		Content: p.content(),
 		Leases:  leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(p.mdb), Namespace),
 	}, func(ctx context.Context) error {
 		_, err := p.mdb.GarbageCollect(ctx)

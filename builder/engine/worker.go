@@ -91,6 +91,11 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 
 func (p *parts) Close() error { return errors.Join(p.snapshots.Close(), p.db.Close()) }
 
+// content is the store that all parts of the engine read from.
+func (p *parts) content() *containerdsnapshot.Store {
+	return containerdsnapshot.NewContentStore(verified{p.mdb.ContentStore(), p.noteSuspect}, Namespace)
+}
+
 func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) {
 	networks, proxy, mode, err := networkProviders(o)
 	if err != nil {
@@ -153,7 +158,7 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 	}
 	maps.Copy(labels, o.Labels)
 
-	content := containerdsnapshot.NewContentStore(p.mdb.ContentStore(), Namespace)
+	content := p.content()
 	opt := base.WorkerOpt{
 		ID:     id,
 		Root:   p.root,

@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// verified is a content store that reads nothing that was altered on disk. BuildKit compares layers with their digests when
+// it unpacks or sends them, but takes configurations and manifests as they are: an altered one changes what is built.
+//
+// Small blobs are compared before anything of them is given out, large ones when they were read from the start to the end.
+// What is damaged is noted for the next start, which drops it: see damagedBlobs.
+type verified struct {
+	content.Store
+	note func(digest.Digest)
+}
+
+// wholeUpTo is the size up to which a blob is compared as a whole. Manifests and configurations have some kilobytes.
+const wholeUpTo = 256 << 10
+
+func (v verified) ReaderAt(ctx context.Context, d ocispecs.Descriptor) (content.ReaderAt, error) {
+	r, err := v.Store.ReaderAt(ctx, d)
+	if err != nil || d.Digest.Algorithm() != digest.SHA256 {
+		return r, err
+	}
+	if r.Size() > wholeUpTo {
+		return &verifiedReader{ReaderAt: r, hash: sha256.New(), verify: v, digest: d.Digest}, nil
+	}
+	defer r.Close()
+	b := make([]byte, r.Size())
+	if _, err := r.ReadAt(b, 0); err != nil && len(b) > 0 {
+		return nil, fmt.Errorf("read %s: %w", d.Digest, err)
+	}
+	if digest.FromBytes(b) != d.Digest {
+		return nil, v.damaged(d.Digest)
+	}
+	return whole{bytes.NewReader(b)}, nil
+}
+
+func (v verified) damaged(d digest.Digest) error {
+	v.note(d)
+	return fmt.Errorf("%s is damaged in the state directory: the next command drops it", d)
+}
+
+type whole struct{ *bytes.Reader }
+
+func (whole) Close() error { return nil }
+
+// verifiedReader digests what is read in order.
+type verifiedReader struct {
+	content.ReaderAt
+	verify verified
+	digest digest.Digest
+
+	mu   sync.Mutex
+	hash hash.Hash
+	next int64 // where reading in order goes on; -1 when it did not
+}
+
+func (r *verifiedReader) ReadAt(p []byte, at int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(p, at)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at != r.next {
+		r.next = -1
+		return n, err
+	}
+	r.hash.Write(p[:n])
+	r.next += int64(n)
+	if n > 0 && r.next == r.Size() && digest.NewDigest(digest.SHA256, r.hash) != r.digest {
+		return 0, r.verify.damaged(r.digest)
+	}
+	return n, err
+}
+
+// suspectsName is a file with the digests of blobs that were found damaged while they were in use, one in a line.
+const suspectsName = "damaged-blobs"
+
+func (p *parts) noteSuspect(d digest.Digest) {
+	f, err := os.OpenFile(filepath.Join(p.root, suspectsName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return // it will be found again
+	}
+	defer f.Close()
+	_, _ = f.WriteString(d.String() + "\n")
+}
+
+// takeSuspects returns what was noted, and forgets it.
+func (p *parts) takeSuspects() (suspects []digest.Digest) {
+	path := filepath.Join(p.root, suspectsName)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	for line := range strings.FieldsSeq(string(b)) {
+		if d, err := digest.Parse(line); err == nil {
+			suspects = append(suspects, d)
+		}
+	}
+	_ = os.Remove(path)
+	return suspects
+}
