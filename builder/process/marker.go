@@ -73,6 +73,9 @@ func (d Dir) writeMarker(m marker) error {
 	return WriteFile(d.file(markerName), append(b, '\n'), 0o600)
 }
 
+// syncDelay spares the shortest builds, which write next to nothing, a write to disk that their end would have to wait for.
+const syncDelay = time.Second
+
 // syncMarker puts the marker on disk: else a crash soon after a start could leave the marker of the engine before, and with
 // it trust in what we have overwritten since. It takes as long as the disk does, so it runs beside the engine's start; before
 // it is through, writes of the cache reach the disk first only when the kernel runs out of memory just then.

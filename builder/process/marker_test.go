@@ -123,7 +123,7 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d.sweep(Shape{Kind: SubIDs})
+	d.sweep(Shape{Kind: SubIDs}, false)
 	d.emptyTrash()
 	var left []string
 	err := filepath.WalkDir(d.Path(), func(path string, e os.DirEntry, err error) error {

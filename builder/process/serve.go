@@ -124,7 +124,8 @@ func runEngine(serve Serve) error {
 	if err := d.enterNamespaces(p.Shape); err != nil {
 		return fail(ready{MaskedProc: errors.Is(err, errMaskedProc)}, err)
 	}
-	d.sweep(p.Shape)
+	last, err := d.readMarker()
+	d.sweep(p.Shape, err == nil && !last.Running)
 	notices, err := d.checkMarker(machineClock())
 	if err == nil {
 		err = os.MkdirAll(d.Cache(), 0o700)
@@ -132,7 +133,7 @@ func runEngine(serve Serve) error {
 	if err != nil {
 		return fail(ready{}, err)
 	}
-	go d.syncMarker()
+	time.AfterFunc(syncDelay, d.syncMarker)
 
 	// Setsid took us out of the terminal, so that Ctrl-C reaches the command only. SIGTERM is for us. The rest is caught and
 	// dropped rather than ignored: ignored signals would stay ignored in the steps of the build.

@@ -17,11 +17,15 @@ func (d Dir) CgroupParent() string {
 }
 
 // sweep removes what a killed engine left: temporary files, runc's state, bundles, empty cgroups. Its processes and mounts
-// went with its namespaces. We hold the lock. Errors do not matter: what could not be removed is tried again next time.
-func (d Dir) sweep(s Shape) {
+// went with its namespaces. After one that ended in order only temporary files are looked at. We hold the lock. Errors do not
+// matter: what could not be removed is tried again next time.
+func (d Dir) sweep(s Shape, inOrder bool) {
 	if entries, _ := os.ReadDir(d.file(tmpName)); len(entries) > 0 {
 		_ = d.discard(tmpName)
 		_ = os.Mkdir(d.file(tmpName), 0o700)
+	}
+	if inOrder {
+		return
 	}
 	removeChildren(d.runcState())
 	bundles, _ := filepath.Glob(filepath.Join(d.Cache(), "runc-*", "executor", "*", "config.json"))

@@ -8,9 +8,9 @@ package runtime
 import (
 	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -41,7 +41,12 @@ func Extract(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if fi, err := os.Stat(path); err == nil && fi.Size() == int64(len(data)) {
+	defer data.Close()
+	want, err := data.Stat()
+	if err != nil {
+		return "", err
+	}
+	if fi, err := os.Stat(path); err == nil && fi.Size() == want.Size() {
 		return path, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -52,7 +57,7 @@ func Extract(dir string) (string, error) {
 		return "", err
 	}
 	defer os.Remove(f.Name())
-	if _, err = f.Write(data); err == nil {
+	if _, err = io.Copy(f, data); err == nil {
 		err = f.Chmod(0o755)
 	}
 	if cerr := f.Close(); err == nil {
@@ -64,18 +69,15 @@ func Extract(dir string) (string, error) {
 	return path, os.Rename(f.Name(), path)
 }
 
-func locate(dir string) (string, []byte, error) {
-	data, err := embedded.ReadFile("embedded/runc")
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil, ErrNotEmbedded
-	}
-	if err != nil {
-		return "", nil, err
-	}
+// locate opens the embedded runc, without reading it: it is 10 MB and this is part of each start.
+func locate(dir string) (string, fs.File, error) {
 	id, err := embedded.ReadFile("embedded/runc.sha256")
 	if err != nil || len(id) < sha256.Size*2 {
-		sum := sha256.Sum256(data)
-		id = []byte(hex.EncodeToString(sum[:]))
+		return "", nil, ErrNotEmbedded
 	}
-	return filepath.Join(dir, "runc-"+string(id[:16])), data, nil
+	f, err := embedded.Open("embedded/runc")
+	if err != nil {
+		return "", nil, ErrNotEmbedded
+	}
+	return filepath.Join(dir, "runc-"+string(id[:16])), f, nil
 }
