@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -25,6 +24,7 @@ func commands() []*cli.Command {
 		loadCommand(),
 		inspectCommand(),
 		imageCommand(),
+		buildxCommand(),
 		loginCommand(),
 		logoutCommand(),
 		doctorCommand(),
@@ -36,7 +36,6 @@ func commands() []*cli.Command {
 }
 
 func newApp() *cli.App {
-	cli.FlagStringer = flagLine
 	app := &cli.App{
 		Name:                 "optbuild",
 		Usage:                "build container images without a daemon",
@@ -50,10 +49,9 @@ func newApp() *cli.App {
 		ErrWriter:                 os.Stderr,
 		ExitErrHandler:            func(*cli.Context, error) {}, // main decides on the exit code
 		OnUsageError:              usageError,
-		CommandNotFound: func(c *cli.Context, name string) {
-			fatal(usagef("unknown command %q (see `optbuild --help`)", name))
-		},
+		CommandNotFound:           func(_ *cli.Context, name string) { fatal(unknownCommand(name)) },
 	}
+	setHelp(app)
 	for _, c := range app.Commands {
 		c.OnUsageError = usageError
 		for _, sub := range c.Subcommands {
@@ -61,13 +59,6 @@ func newApp() *cli.App {
 		}
 	}
 	return app
-}
-
-func usageError(c *cli.Context, err error, _ bool) error {
-	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
-		err = fmt.Errorf("unknown flag %s (see `optbuild %s --help`)", dash(name), c.Command.Name)
-	}
-	return &usageErr{err}
 }
 
 func globalFlags() []cli.Flag {

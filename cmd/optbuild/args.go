@@ -13,14 +13,23 @@ func normaliseArgs(args []string) []string {
 	if len(args) == 0 {
 		return args
 	}
+	if len(args) == 2 && (args[1] == "--version" || args[1] == "-v") {
+		return []string{args[0], "version"}
+	}
 	global := globalFlags()
 	p := parsed{flags: []string{args[0]}}
 	rest := p.take(args[1:], global, nil, true)
 	for _, c := range commands() {
 		if len(rest) > 0 && c.HasName(rest[0]) {
 			command := normaliseCommand(c, rest, global, &p)
+			if p.bare != "" {
+				return append(p.flags, p.bare)
+			}
 			return append(p.flags, command...)
 		}
+	}
+	if p.bare != "" {
+		return append(p.flags, p.bare)
 	}
 	return append(p.flags, rest...)
 }
@@ -37,6 +46,12 @@ func normaliseCommand(c *cli.Command, args []string, global []cli.Flag, outer *p
 	p := parsed{flags: []string{args[0]}}
 	p.take(args[1:], c.Flags, global, false)
 	outer.flags = append(outer.flags, p.outer...)
+	if p.bare != "" {
+		if findFlag(c.Flags, nil, strings.TrimLeft(p.bare, "-")) == nil {
+			outer.bare = p.bare
+		}
+		return []string{args[0], p.bare} // with what follows, that would be taken for the value
+	}
 	if slices.Contains(p.flags, "--help") || slices.Contains(p.flags, "-h") {
 		return []string{args[0], "--help"} // with an argument, urfave/cli takes it for a command's name
 	}
@@ -49,6 +64,7 @@ func normaliseCommand(c *cli.Command, args []string, global []cli.Flag, outer *p
 // parsed is a command line, taken apart.
 type parsed struct {
 	flags, outer, positional []string
+	bare                     string // the last flag, if its value is missing
 }
 
 // take sorts arguments into flags of known and their values, those of outer, and positional ones; a flag that nobody knows
@@ -95,6 +111,8 @@ func (p *parsed) take(args []string, known, outer []cli.Flag, stop bool) (rest [
 		case takesValue(f) && len(args) > 0:
 			*to = append(*to, dashed, args[0])
 			args = args[1:]
+		case takesValue(f):
+			p.bare = dashed
 		default:
 			*to = append(*to, dashed)
 		}

@@ -39,7 +39,7 @@ func buildCommand() *cli.Command {
 
 func runBuild(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return usagef("build takes one argument, the context: a directory, a URL, or - for standard input (got %d)", c.NArg())
+		return contextArgument(c.Args().Slice())
 	}
 	b, err := newBuild(c)
 	if err != nil {
@@ -103,6 +103,11 @@ func newBuild(c *cli.Context) (*build, error) {
 	var err error
 	if b.mode, err = displayMode(c); err != nil {
 		return nil, err
+	}
+	for _, out := range []struct{ flag, path string }{{"iidfile", b.iidFile}, {"metadata-file", b.metaTo}} {
+		if err := checkFolder(out.path); err != nil { // before the build, not after it
+			return nil, usagef("--%s %s: %w", out.flag, out.path, err)
+		}
 	}
 	if b.iidFile != "" { // a failed build must not leave the id of an older one
 		if err := os.Remove(b.iidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -260,6 +265,18 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse) error {
 	}
 	if b.quiet && id != "" {
 		fmt.Fprintln(c.App.Writer, id)
+	}
+	return nil
+}
+
+// checkFolder says whether there is a folder for a file to be written.
+func checkFolder(path string) error {
+	if path == "" {
+		return nil
+	}
+	dir := filepath.Dir(path)
+	if info, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) || err == nil && !info.IsDir() {
+		return fmt.Errorf("there is no directory %s", dir)
 	}
 	return nil
 }

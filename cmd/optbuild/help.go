@@ -1,43 +1,154 @@
 package main
 
 import (
+	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
 
-// flagLine is a flag's line in the help: short name, long names, the value's placeholder, what it does, where else it can
-// come from. A flag that can be given several times looks like any other; its usage tells.
-func flagLine(f cli.Flag) string {
-	d, ok := f.(cli.DocGenerationFlag)
-	if !ok {
-		return ""
+// Help is laid out as docker's: one column of flags, one of text, lines of 80 columns.
+const (
+	helpWidth   = 80
+	helpColumn  = 30 // where the text begins
+	placeholder = "VALUE"
+)
+
+// setHelp gives the app and its commands their help. The texts are made here and not by templates of urfave/cli, which
+// spell each name of a flag with its placeholder and put it all on one line.
+func setHelp(app *cli.App) {
+	app.CustomAppHelpTemplate = literal(appHelp(app))
+	for _, c := range app.Commands {
+		setCommandHelp(c, app.Name)
 	}
-	short, long := "    ", ""
-	for _, n := range f.Names() {
-		switch {
-		case len(n) == 1:
-			short = "-" + n + ", "
-		case long == "":
-			long = "--" + n
-		default:
-			long += ", --" + n
+}
+
+func setCommandHelp(c *cli.Command, parent string) {
+	path := parent + " " + c.Name
+	c.CustomHelpTemplate = literal(commandHelp(c, path))
+	for _, sub := range c.Subcommands {
+		setCommandHelp(sub, path)
+	}
+}
+
+// literal is a template that prints a text.
+func literal(text string) string { return "{{" + strconv.Quote(text) + "}}" }
+
+func appHelp(app *cli.App) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage:  %s [OPTIONS] COMMAND\n\n%s\n\nCommands:\n", app.Name, app.Usage)
+	writeCommands(&b, app.Commands)
+	b.WriteString("\nOptions of all commands:\n")
+	writeFlags(&b, app.Flags)
+	fmt.Fprintf(&b, "\n`%s COMMAND --help` tells more of a command.\n", app.Name)
+	return b.String()
+}
+
+func commandHelp(c *cli.Command, path string) string {
+	usage := path
+	switch {
+	case len(c.Subcommands) > 0:
+		usage += " COMMAND"
+	case c.ArgsUsage != "":
+		usage += " [OPTIONS] " + c.ArgsUsage
+	default:
+		usage += " [OPTIONS]"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage:  %s\n\n", usage)
+	writeColumns(&b, "", 0, c.Usage)
+	if len(c.Aliases) > 0 {
+		fmt.Fprintf(&b, "\nAliases: %s\n", strings.Join(c.Aliases, ", "))
+	}
+	if len(c.Subcommands) > 0 {
+		b.WriteString("\nCommands:\n")
+		writeCommands(&b, c.Subcommands)
+	}
+	if flags := c.VisibleFlags(); len(flags) > 0 {
+		b.WriteString("\nOptions:\n")
+		writeFlags(&b, flags)
+	}
+	fmt.Fprintf(&b, "\nOptions of all commands, such as --root: `%s --help`\n", strings.Fields(path)[0])
+	return b.String()
+}
+
+func writeCommands(b *strings.Builder, list []*cli.Command) {
+	for _, c := range list {
+		if !c.Hidden {
+			writeColumns(b, "  "+strings.Join(c.Names(), ", "), 14, c.Usage)
 		}
 	}
-	placeholder, usage := "", d.GetUsage()
-	if before, rest, ok := strings.Cut(usage, "`"); ok {
-		if name, after, ok := strings.Cut(rest, "`"); ok {
-			placeholder, usage = name, before+name+after
+}
+
+func writeFlags(b *strings.Builder, flags []cli.Flag) {
+	for _, f := range flags {
+		d, ok := f.(cli.DocGenerationFlag)
+		if v, is := f.(cli.VisibleFlag); !ok || is && !v.IsVisible() {
+			continue
+		}
+		value, text := unquote(d.GetUsage())
+		head := flagNames(f.Names())
+		if d.TakesValue() {
+			head += " " + value
+		}
+		if s, ok := f.(cli.DocGenerationSliceFlag); ok && s.IsSliceFlag() {
+			text += " (repeatable)"
+		}
+		if v := d.GetDefaultText(); d.TakesValue() && v != "" && v != `""` && !strings.Contains(text, "default") {
+			text += " (default: " + strings.Trim(v, `"`) + ")"
+		}
+		if env := d.GetEnvVars(); len(env) > 0 {
+			text += " [$" + strings.Join(env, ", $") + "]"
+		}
+		writeColumns(b, head, helpColumn, text)
+	}
+}
+
+// flagNames puts the letter first, and long names below each other whether or not there is one.
+func flagNames(names []string) string {
+	letter, long := "    ", []string(nil)
+	for _, n := range names {
+		if len(n) == 1 {
+			letter = "-" + n + ", "
+		} else {
+			long = append(long, "--"+n)
 		}
 	}
-	if placeholder == "" && d.TakesValue() {
-		placeholder = "VALUE"
+	return "  " + letter + strings.Join(long, ", ")
+}
+
+var quoted = regexp.MustCompile("`([^`]*)`")
+
+// unquote returns the placeholder for a flag's value, which usage has between backquotes, and usage without them.
+func unquote(usage string) (value, text string) {
+	value = placeholder
+	if m := quoted.FindStringSubmatch(usage); m != nil && len(m[1]) <= 16 {
+		value = m[1]
 	}
-	if v := d.GetDefaultText(); v != "" && d.TakesValue() && !strings.Contains(usage, "(default") {
-		usage += " (default: " + strings.Trim(v, "\"") + ")"
+	return value, quoted.ReplaceAllString(usage, "$1")
+}
+
+// writeColumns writes text beside head from column on, or below it if head is too long.
+func writeColumns(b *strings.Builder, head string, column int, text string) {
+	line := head
+	if head != "" && utf8.RuneCountInString(head)+2 > column {
+		b.WriteString(line + "\n")
+		line = ""
 	}
-	if env := d.GetEnvVars(); len(env) > 0 {
-		usage += " [$" + strings.Join(env, ", $") + "]"
+	line += strings.Repeat(" ", column-utf8.RuneCountInString(line))
+	empty := true
+	for _, word := range strings.Fields(text) {
+		if !empty && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > helpWidth {
+			b.WriteString(line + "\n")
+			line, empty = strings.Repeat(" ", column), true
+		}
+		if !empty {
+			line += " "
+		}
+		line, empty = line+word, false
 	}
-	return strings.TrimRight(short+long+" "+placeholder, " ") + "\t" + usage
+	b.WriteString(line + "\n")
 }

@@ -14,14 +14,11 @@ import (
 
 // imageCommand groups the commands on the local image store under docker's second names for them.
 func imageCommand() *cli.Command {
-	under := func(c *cli.Command, name string, aliases ...string) *cli.Command {
-		c.Name, c.Aliases = name, aliases
-		return c
-	}
 	return &cli.Command{
 		Name:  "image",
 		Usage: "manage images (image ls is images, image rm is rmi, ...)",
 		Subcommands: []*cli.Command{
+			under(buildCommand(), "build"),
 			under(imagesCommand(), "ls", "list"),
 			under(inspectCommand(), "inspect"),
 			under(loadCommand(), "load"),
@@ -31,13 +28,38 @@ func imageCommand() *cli.Command {
 			under(saveCommand(), "save"),
 			under(tagCommand(), "tag"),
 		},
-		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return usagef("unknown command \"image %s\" (see `optbuild image --help`)", c.Args().First())
-			}
-			return cli.ShowSubcommandHelp(c)
-		},
+		Action: groupAction,
 	}
+}
+
+// buildxCommand is for scripts that say `docker buildx build`.
+func buildxCommand() *cli.Command {
+	return &cli.Command{
+		Name:    "buildx",
+		Aliases: []string{"builder"},
+		Usage:   "docker's other names: buildx build is build, buildx prune is prune, ...",
+		Subcommands: []*cli.Command{
+			under(buildCommand(), "build", "b"),
+			under(dfCommand(), "du"),
+			under(pruneCommand(), "prune"),
+			under(versionCommand(), "version"),
+		},
+		Action: groupAction,
+	}
+}
+
+// under gives a command another name.
+func under(c *cli.Command, name string, aliases ...string) *cli.Command {
+	c.Name, c.Aliases = name, aliases
+	return c
+}
+
+// groupAction is what a group of commands does when none of its commands was named.
+func groupAction(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return unknownCommand(c.Command.Name + " " + c.Args().First())
+	}
+	return cli.ShowSubcommandHelp(c)
 }
 
 // withStore runs f on the local image store. It ends early when the engine is lost.

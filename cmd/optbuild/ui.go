@@ -117,6 +117,10 @@ func finish(err error, sig os.Signal) int {
 		return exitInterrupted
 	}
 	report(err)
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
 	var u *usageErr
 	if errors.As(err, &u) {
 		return exitUsage
