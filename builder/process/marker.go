@@ -70,7 +70,7 @@ func (d Dir) writeMarker(m marker) error {
 	if err != nil {
 		return err
 	}
-	return WriteFile(d.file(markerName), append(b, '\n'), 0o600)
+	return writeFile(d.file(markerName), append(b, '\n'), 0o600)
 }
 
 // syncDelay spares the shortest builds, which write next to nothing, a write to disk that their end would have to wait for.

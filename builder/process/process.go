@@ -95,7 +95,7 @@ func (d Dir) checkVersion() error {
 		if err != nil {
 			return err
 		}
-		if err := WriteFile(d.file(versionName), append(b, '\n'), 0o600); err != nil {
+		if err := writeFile(d.file(versionName), append(b, '\n'), 0o600); err != nil {
 			return &DirError{Path: d.path, Err: err}
 		}
 		return nil
@@ -158,8 +158,8 @@ func (e *DirError) Error() string {
 
 func (e *DirError) Unwrap() error { return e.Err }
 
-// WriteFile writes a file as a whole or not at all: to a temporary file beside it, which is then renamed.
-func WriteFile(path string, data []byte, mode fs.FileMode) error {
+// writeFile writes a file as a whole or not at all: to a temporary file beside it, which is then renamed.
+func writeFile(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err

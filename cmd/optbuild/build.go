@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/containerd/console"
 	"github.com/moby/buildkit/client"
@@ -110,7 +108,7 @@ func newBuild(c *cli.Context) (*build, error) {
 		}
 	}
 	if b.iidFile != "" { // a failed build must not leave the id of an older one
-		if err := os.Remove(b.iidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := removeFile(b.iidFile); err != nil {
 			return nil, fmt.Errorf("remove old image id file: %w", err)
 		}
 	}
@@ -244,16 +242,12 @@ func (b *build) call(ctx context.Context, conn *builder.Conn, ch chan *client.So
 func (b *build) deliver(c *cli.Context, resp *client.SolveResponse) error {
 	id := imageID(resp.ExporterResponse)
 	if b.iidFile != "" {
-		if err := process.WriteFile(b.iidFile, []byte(id), 0o644); err != nil {
+		if err := replaceFile(b.iidFile, func(w io.Writer) error { _, err := io.WriteString(w, id); return err }); err != nil {
 			return fmt.Errorf("write image id: %w", err)
 		}
 	}
 	if b.metaTo != "" {
-		meta, err := json.MarshalIndent(metadata(resp.ExporterResponse), "", "  ")
-		if err == nil {
-			err = process.WriteFile(b.metaTo, append(meta, '\n'), 0o644)
-		}
-		if err != nil {
+		if err := replaceFile(b.metaTo, func(w io.Writer) error { return printJSON(w, metadata(resp.ExporterResponse)) }); err != nil {
 			return fmt.Errorf("write metadata: %w", err)
 		}
 	}
@@ -335,11 +329,4 @@ func requestFrom(c *cli.Context) request.Request {
 		Resources: resources(c), IIDFile: c.String("iidfile"),
 		Environ: os.Environ(), Stdout: os.Stdout, Terminal: stdoutIsTerminal(),
 	}
-}
-
-func splitAll(values []string) (out []string) {
-	for _, v := range values {
-		out = append(out, strings.Split(v, ",")...)
-	}
-	return out
 }

@@ -75,9 +75,7 @@ func printUsage(w io.Writer, u cache.Usage, f usageFormat, now time.Time) error 
 		if !f.verbose {
 			u.Records = nil
 		}
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(u)
+		return printJSON(w, u)
 	case f.verbose:
 		return printRecords(w, u.Records, now)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -52,9 +51,7 @@ func runDoctor(c *cli.Context) error {
 	}
 	results := doctor.Run(c.Context, m, show)
 	if c.Bool("json") {
-		enc := json.NewEncoder(c.App.Writer)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(results); err != nil {
+		if err := printJSON(c.App.Writer, results); err != nil {
 			return err
 		}
 	}

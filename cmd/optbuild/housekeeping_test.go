@@ -91,15 +91,15 @@ a 30000000
 b 4000000
 c 0
 {
-  "images": 2000000,
-  "snapshots": 30000000,
-  "cacheMounts": 4000000,
-  "blobs": 500000,
-  "databases": 60000,
-  "other": 7000,
-  "total": 36567000,
-  "reclaimable": 34500000,
-  "imageCount": 2
+    "images": 2000000,
+    "snapshots": 30000000,
+    "cacheMounts": 4000000,
+    "blobs": 500000,
+    "databases": 60000,
+    "other": 7000,
+    "total": 36567000,
+    "reclaimable": 34500000,
+    "imageCount": 2
 }
 `
 	if got.String() != want {

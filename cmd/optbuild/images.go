@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -192,7 +193,7 @@ func removeImages(ctx context.Context, w io.Writer, s *store.Store, refs []strin
 				fmt.Fprintln(w, "Deleted:", r.Deleted)
 			}
 		}
-		if err != nil && (!force || !isNoImage(err)) {
+		if err != nil && (!force || !errors.Is(err, store.ErrNoImage)) {
 			errs = append(errs, err)
 		}
 	}

@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -149,48 +146,6 @@ func TestPullOptions(t *testing.T) {
 		}
 		if err != nil || fmt.Sprint(got) != fmt.Sprint(c.want) {
 			t.Errorf("%q: %v %v, want %v", c.in, got, err, c.want)
-		}
-	}
-}
-
-func TestReplaceFile(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "x.tar")
-	write := func(text string, err error) func(io.Writer) error {
-		return func(w io.Writer) error {
-			if _, werr := io.WriteString(w, text); werr != nil {
-				return werr
-			}
-			return err
-		}
-	}
-	contents := func() string {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var out []string
-		for _, e := range entries {
-			b, _ := os.ReadFile(filepath.Join(dir, e.Name()))
-			out = append(out, e.Name()+" "+string(b))
-		}
-		return strings.Join(out, "\n")
-	}
-	for _, c := range []struct {
-		err  error
-		text string
-		want string
-	}{
-		{io.ErrUnexpectedEOF, "half", ""},
-		{nil, "first", "x.tar first"},
-		{io.ErrUnexpectedEOF, "half", "x.tar first"},
-		{nil, "second", "x.tar second"},
-	} {
-		if err := replaceFile(path, write(c.text, c.err)); !errors.Is(err, c.err) {
-			t.Errorf("error %v, want %v", err, c.err)
-		}
-		if got := contents(); got != c.want {
-			t.Errorf("directory has %q, want %q", got, c.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
@@ -117,4 +118,12 @@ func storeHint(err error) error {
 		return withHint(err, "choose a platform with --platform, or pull all of them: `optbuild pull --platform all NAME`")
 	}
 	return err
+}
+
+// joinErrors is errors.Join with one line for all.
+func joinErrors(errs []error) error {
+	if len(errs) < 2 {
+		return errors.Join(errs...)
+	}
+	return fmt.Errorf("%w; %w", errs[0], joinErrors(errs[1:]))
 }

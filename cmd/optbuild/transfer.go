@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -78,9 +77,11 @@ func platformValues(values []string) (out []string) {
 	if len(values) == 0 {
 		values = []string{os.Getenv("DOCKER_DEFAULT_PLATFORM")}
 	}
-	for _, v := range splitAll(values) {
-		if v = strings.TrimSpace(v); v != "" {
-			out = append(out, v)
+	for _, list := range values {
+		for v := range strings.SplitSeq(list, ",") {
+			if v = strings.TrimSpace(v); v != "" {
+				out = append(out, v)
+			}
 		}
 	}
 	return out
@@ -152,14 +153,4 @@ func runPush(c *cli.Context) error {
 		fmt.Fprintf(c.App.Writer, "%s: digest: %s size: %d\n", one.Tag, one.Target.Digest, one.Target.Size)
 	}
 	return err
-}
-
-func isNoImage(err error) bool { return errors.Is(err, store.ErrNoImage) }
-
-// joinErrors is errors.Join with one line for all.
-func joinErrors(errs []error) error {
-	if len(errs) < 2 {
-		return errors.Join(errs...)
-	}
-	return fmt.Errorf("%w; %w", errs[0], joinErrors(errs[1:]))
 }
