@@ -82,17 +82,15 @@ func splitFirst(path string) (first, rest string) {
 // appear, for the destination may be in the context. A file that is there is replaced by one with its mode and, if possible,
 // its owner; what is not a file, such as a pipe or a device, is written to at once.
 func (st *staging) file(dest string) (func() (*os.File, error), error) {
-	dest, parent, err := resolve(dest)
-	if err != nil {
-		return nil, err
-	}
 	old, err := os.Stat(dest)
 	switch {
 	case err == nil && old.IsDir():
 		return nil, syscall.EISDIR
-	case err == nil && !old.Mode().IsRegular():
+	case err == nil && !old.Mode().IsRegular(): // perhaps without a path, as what /dev/stdout links to
 		return func() (*os.File, error) { return os.OpenFile(dest, os.O_WRONLY, 0) }, nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	}
+	dest, parent, err := resolve(dest)
+	if err != nil {
 		return nil, err
 	}
 	if err := writable(parent); err != nil {

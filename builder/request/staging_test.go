@@ -107,21 +107,26 @@ func TestStagedPipe(t *testing.T) {
 	if err := syscall.Mkfifo("p", 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := os.OpenFile("p", os.O_RDWR, 0)
+	named := must(os.OpenFile("p", os.O_RDWR, 0))
+	defer named.Close()
+	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	var st staging
-	f := must(must(st.file("p"))())
-	io.WriteString(f, "new")
-	f.Close()
-	b := make([]byte, 3)
-	if _, err := io.ReadFull(r, b); err != nil || string(b) != "new" {
-		t.Errorf("the pipe got %q, %v", b, err)
-	}
-	if err := st.commit(); err != nil {
-		t.Fatal(err)
+	defer w.Close()
+	for dest, read := range map[string]*os.File{"p": named, fmt.Sprintf("/proc/self/fd/%d", w.Fd()): r} {
+		var st staging
+		f := must(must(st.file(dest))())
+		io.WriteString(f, "new")
+		f.Close()
+		b := make([]byte, 3)
+		if _, err := io.ReadFull(read, b); err != nil || string(b) != "new" {
+			t.Errorf("%s: the pipe got %q, %v", dest, b, err)
+		}
+		if err := st.commit(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
