@@ -1,7 +1,6 @@
 package process
 
 import (
-	"math"
 	"runtime/debug"
 	"time"
 )
@@ -16,10 +15,10 @@ const (
 // StartWithoutGC keeps the garbage collector out of a process's start: most commands, and an engine whose build finds all
 // in its cache, end before they have allocated what collecting would be worth for. Later the collector works as usual.
 func StartWithoutGC() {
-	debug.SetMemoryLimit(startMemory)
+	limit := debug.SetMemoryLimit(startMemory) // GOMEMLIMIT, if that is set
 	debug.SetGCPercent(-1)
 	time.AfterFunc(startPhase, func() {
 		debug.SetGCPercent(100)
-		debug.SetMemoryLimit(math.MaxInt64)
+		debug.SetMemoryLimit(limit)
 	})
 }

@@ -2,6 +2,7 @@ package process
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -31,10 +32,14 @@ func newHouse(w welcome, listeners map[string]*listener) *house {
 func (h *house) accept(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
-		if err != nil {
+		switch {
+		case err == nil:
+			go h.greet(c)
+		case errors.Is(err, net.ErrClosed):
 			return
+		default: // no descriptors left, for now: an engine that stopped here could be joined by nobody
+			time.Sleep(10 * time.Millisecond)
 		}
-		go h.greet(c)
 	}
 }
 

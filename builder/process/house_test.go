@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -58,6 +59,32 @@ func leave(t *testing.T, h *house, c *Conn) {
 		h.mu.Unlock()
 	}
 	closed(t, "close of the last hold", done)
+}
+
+// refusing is a listener that is out of descriptors at first.
+type refusing struct {
+	net.Listener
+	refused bool
+}
+
+func (l *refusing) Accept() (net.Conn, error) {
+	if !l.refused {
+		l.refused = true
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+func TestAcceptGoesOn(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	ln := newListener("")
+	h := newHouse(welcome{}, nil)
+	ended := make(chan struct{})
+	go func() { h.accept(&refusing{Listener: ln}); close(ended) }()
+	ln.give(ours) // returns when it was accepted
+	ln.Close()
+	closed(t, "accept on a closed listener", ended)
 }
 
 func TestHolds(t *testing.T) {

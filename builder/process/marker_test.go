@@ -9,7 +9,7 @@ import (
 )
 
 func testDir(t *testing.T) Dir {
-	d, err := OpenDir(filepath.Join(t.TempDir(), "state"))
+	d, err := OpenDir(filepath.Join(t.TempDir(), "state [*]")) // a name, not a pattern
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,9 +29,9 @@ func (d Dir) sweep(s Shape, inOrder bool) {
 		return
 	}
 	removeChildren(d.runcState())
-	bundles, _ := filepath.Glob(filepath.Join(d.Cache(), "runc-*", "executor", "*", "config.json"))
+	bundles, _ := fs.Glob(os.DirFS(d.Cache()), "runc-*/executor/*/config.json") // the state directory's name is no pattern
 	for _, b := range bundles {
-		_ = os.RemoveAll(filepath.Dir(b))
+		_ = os.RemoveAll(filepath.Join(d.Cache(), filepath.Dir(b)))
 	}
 	if s.Kind == HostRoot {
 		d.removeCgroups()
