@@ -45,9 +45,11 @@ type Keeper struct {
 	state  string // the directory that it is in, with what else belongs to it
 	limit  cache.Limit
 
-	mu    sync.Mutex // held while something is removed
-	after *time.Timer
+	mu   sync.Mutex // held while something is removed
+	idle bool       // guarded by mu: the engine ends, nothing is removed any more
+
 	timer sync.Mutex // guards after
+	after *time.Timer
 }
 
 // New returns a keeper for the engine in dir, which is in the state directory. A limit without bytes means the default for
@@ -72,7 +74,9 @@ func (k *Keeper) Solving(ctx context.Context, req any, info *grpc.UnaryServerInf
 		return next(ctx, req)
 	}
 	if d, err := cache.DiskOf(k.dir); err == nil && cache.Short(d) {
+		k.mu.Lock()
 		k.collect(ctx)
+		k.mu.Unlock()
 	}
 	defer func() {
 		k.timer.Lock()
@@ -80,21 +84,23 @@ func (k *Keeper) Solving(ctx context.Context, req any, info *grpc.UnaryServerInf
 		if k.after != nil {
 			k.after.Stop()
 		}
-		k.after = time.AfterFunc(settle, func() { k.collect(context.Background()) })
+		k.after = time.AfterFunc(settle, func() {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			if !k.idle {
+				k.collect(context.Background())
+			}
+		})
 	}()
 	return next(ctx, req)
 }
 
 // Idle collects when no command uses the engine any more. When it returns, nothing that was under way goes on.
 func (k *Keeper) Idle(ctx context.Context) {
-	k.timer.Lock()
-	if k.after != nil {
-		k.after.Stop()
-	}
-	k.timer.Unlock()
 	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.idle = true
 	n := k.readNotes()
-	k.mu.Unlock()
 	d, err := cache.DiskOf(k.dir)
 	if err != nil || n.fresh(time.Now(), d, k.limit, k.engine.Listing()) {
 		return
@@ -102,10 +108,8 @@ func (k *Keeper) Idle(ctx context.Context) {
 	k.collect(ctx)
 }
 
-// collect brings the cache below its limit, as far as that goes in the time that it has.
+// collect brings the cache below its limit, as far as that goes in the time that it has. k.mu is held.
 func (k *Keeper) collect(ctx context.Context) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, farBudget)
 	defer cancel()
