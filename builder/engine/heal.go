@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -297,9 +296,9 @@ func intact(path string, dgst digest.Digest) bool {
 		return false
 	}
 	defer f.Close()
-	h := sha256.New()
-	_, err = io.Copy(h, f)
-	return err == nil && digest.NewDigest(digest.SHA256, h) == dgst
+	v := dgst.Verifier()
+	_, err = io.Copy(v, f)
+	return err == nil && v.Verified()
 }
 
 // noteImages names the images of the local store that miss one of the blobs.
