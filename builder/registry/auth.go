@@ -118,12 +118,8 @@ func userSecret(a types.AuthConfig, err error) (user, secret string, _ error) {
 }
 
 // Auth returns the session attachable from which the engine gets credentials and tokens for this command's build. They
-// come from docker's configuration; the engine does not see passwords where the registry works with tokens.
-func Auth(c Config) (session.Attachable, error) {
-	f, err := c.LoadDocker()
-	if err != nil {
-		return nil, err
-	}
+// come from docker's configuration, f; the engine does not see passwords where the registry works with tokens.
+func Auth(c Config, f *configfile.ConfigFile) (session.Attachable, error) {
 	load := authprovider.LoadAuthConfig(f)
 	get := func(ctx context.Context, host string, scopes []string, expired authprovider.ExpireCachedAuthCheck) (types.AuthConfig, error) {
 		a, err := load(ctx, host, scopes, expired)

@@ -131,7 +131,11 @@ func engineSide(t *testing.T, c Config) auth.AuthClient {
 	old := dockerconfig.Dir() // BuildKit's provider keeps its seeds there
 	dockerconfig.SetDir(c.DockerDir)
 	t.Cleanup(func() { dockerconfig.SetDir(old) })
-	a, err := Auth(c)
+	f, err := c.LoadDocker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := Auth(c, f)
 	if err != nil {
 		t.Fatal(err)
 	}

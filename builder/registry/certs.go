@@ -37,64 +37,75 @@ func (c Config) certDirs(name string) []string {
 	return out
 }
 
-// checkCerts reports the first file of a certificate directory in docker's layout that is not what its name says, and
-// whether there are certificates in it. Without it a CA file that is not PEM would be ignored.
-func checkCerts(dir string) (found bool, err error) {
+// certs is what a directory in docker's layout has.
+type certs struct {
+	authorities [][]byte // in PEM format
+	pairs       []tls.Certificate
+}
+
+func (c certs) none() bool { return len(c.authorities)+len(c.pairs) == 0 }
+
+// readCerts reads a directory in docker's layout; one that does not exist is empty. A file that is not what its name says is
+// an error: BuildKit and containerd would ignore it.
+func readCerts(dir string) (c certs, err error) {
 	entries, err := os.ReadDir(dir)
 	if absent(err) {
-		return false, nil
+		return c, nil
 	} else if err != nil {
-		return false, &FileError{Path: dir, Err: err}
+		return c, &FileError{Path: dir, Err: err}
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch filepath.Ext(path) {
 		case ".crt":
-			found = true
-			if err := checkCA(path); err != nil {
-				return false, err
+			ca, err := readCA(path)
+			if err != nil {
+				return c, err
 			}
+			c.authorities = append(c.authorities, ca)
 		case ".cert":
-			found = true
-			if err := checkPair(path, strings.TrimSuffix(path, ".cert")+".key"); err != nil {
-				return false, err
+			pair, err := readPair(path, strings.TrimSuffix(path, ".cert")+".key")
+			if err != nil {
+				return c, err
 			}
+			c.pairs = append(c.pairs, pair)
 		}
 	}
-	return found, nil
+	return c, nil
 }
 
-func checkCA(path string) error {
+func readCA(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return &FileError{Path: path, Err: pathErr(err)}
+		return nil, &FileError{Path: path, Err: pathErr(err)}
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(b) {
-		return &FileError{Path: path, Err: errors.New("no certificate in PEM format in it")}
+		return nil, &FileError{Path: path, Err: errors.New("no certificate in PEM format in it")}
 	}
-	return nil
+	return b, nil
 }
 
-func checkPair(cert, key string) error {
-	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-		var pe *fs.PathError
-		if errors.As(err, &pe) {
-			return &FileError{Path: pe.Path, Err: pe.Err}
-		}
-		return &FileError{Path: cert, Err: fmt.Errorf("load with %s: %w", filepath.Base(key), err)}
+func readPair(cert, key string) (tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	var pe *fs.PathError
+	switch {
+	case errors.As(err, &pe):
+		err = &FileError{Path: pe.Path, Err: pe.Err}
+	case err != nil:
+		err = &FileError{Path: cert, Err: fmt.Errorf("load with %s: %w", filepath.Base(key), err)}
 	}
-	return nil
+	return pair, err
 }
 
 // dockerTLS holds the certificates that docker's configuration has for a registry; nil when it has none.
 func (s sources) dockerTLS(name string) (*tls.Config, error) {
 	var c *tls.Config
 	for _, dir := range s.certDirs(name) {
-		found, err := checkCerts(dir)
+		found, err := readCerts(dir)
 		if err != nil {
 			return nil, err
 		}
-		if !found {
+		if found.none() {
 			continue
 		}
 		if c == nil {
@@ -104,32 +115,10 @@ func (s sources) dockerTLS(name string) (*tls.Config, error) {
 			}
 			c = &tls.Config{RootCAs: pool}
 		}
-		cas, pairs := certFiles(dir)
-		for _, ca := range cas {
-			b, err := os.ReadFile(ca)
-			if err != nil {
-				return nil, err
-			}
-			c.RootCAs.AppendCertsFromPEM(b)
+		for _, ca := range found.authorities {
+			c.RootCAs.AppendCertsFromPEM(ca)
 		}
-		for cert, key := range pairs {
-			pair, err := tls.LoadX509KeyPair(cert, key)
-			if err != nil {
-				return nil, err
-			}
-			c.Certificates = append(c.Certificates, pair)
-		}
+		c.Certificates = append(c.Certificates, found.pairs...)
 	}
 	return c, nil
-}
-
-// certFiles lists a directory in docker's layout: the authorities, and each client certificate with its key.
-func certFiles(dir string) (cas []string, pairs map[string]string) {
-	cas, _ = filepath.Glob(filepath.Join(dir, "*.crt"))
-	certs, _ := filepath.Glob(filepath.Join(dir, "*.cert"))
-	pairs = map[string]string{}
-	for _, cert := range certs {
-		pairs[cert] = strings.TrimSuffix(cert, ".cert") + ".key"
-	}
-	return cas, pairs
 }

@@ -149,26 +149,29 @@ func (s sources) buildkitHosts(name string) ([]docker.RegistryHost, error) {
 func (s sources) registry(name string) (resolverconfig.RegistryConfig, error) {
 	r := s.buildkitd[name]
 	for _, ca := range r.RootCAs {
-		if err := checkCA(ca); err != nil {
+		if _, err := readCA(ca); err != nil {
 			return r, err
 		}
 	}
 	for _, p := range r.KeyPairs {
-		if err := checkPair(p.Certificate, p.Key); err != nil {
+		if _, err := readPair(p.Certificate, p.Key); err != nil {
 			return r, err
 		}
 	}
 	r.TLSConfigDir = slices.Clone(r.TLSConfigDir)
 	trusted := len(r.RootCAs)+len(r.KeyPairs) > 0
 	for _, dir := range append(s.certDirs(name), r.TLSConfigDir...) {
-		found, err := checkCerts(dir)
+		found, err := readCerts(dir)
 		if err != nil {
 			return r, err
 		}
-		if found && !slices.Contains(r.TLSConfigDir, dir) {
+		if found.none() {
+			continue
+		}
+		trusted = true
+		if !slices.Contains(r.TLSConfigDir, dir) {
 			r.TLSConfigDir = append(r.TLSConfigDir, dir)
 		}
-		trusted = trusted || found
 	}
 	yes, no := true, false
 	loopback, _ := docker.MatchLocalhost(name)

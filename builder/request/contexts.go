@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -60,8 +59,8 @@ func (r *Request) namedContexts(s *Solve) error {
 	return nil
 }
 
-// wholeTag matches what follows the last colon of an image layout's name, if that is a tag and not part of the path.
-var wholeTag = regexp.MustCompile(`^` + reference.TagRegexp.String() + `$`)
+// isTag tells whether what follows the last colon of an image layout's name is a tag and not part of the path.
+func isTag(s string) bool { return s != "" && reference.TagRegexp.FindString(s) == s }
 
 // ociLayout offers the image layout at PATH[:TAG][@DIGEST] to the build and returns the reference for the frontend.
 func (s *Solve) ociLayout(where string) (string, error) {
@@ -73,7 +72,7 @@ func (s *Solve) ociLayout(where string) (string, error) {
 		}
 		path, dgst = path[:i], d.String()
 	}
-	if i := strings.LastIndexByte(path, ':'); i >= 0 && wholeTag.MatchString(path[i+1:]) {
+	if i := strings.LastIndexByte(path, ':'); i >= 0 && isTag(path[i+1:]) {
 		path, tag = path[:i], path[i+1:]
 	}
 	if !isDir(path) {

@@ -116,9 +116,9 @@ func (r *Request) localDockerfile(s *Solve) error {
 func dockerfileHint(path, flag string) string {
 	dir := filepath.Dir(path)
 	for _, pattern := range []string{"[Dd]ockerfile*", "*.[Dd]ockerfile", "Containerfile", "*/[Dd]ockerfile"} {
-		found, _ := filepath.Glob(filepath.Join(dir, pattern))
+		found, _ := fs.Glob(os.DirFS(dir), pattern)
 		for _, f := range found {
-			if isFile(f) && !strings.HasSuffix(f, ".dockerignore") {
+			if f = filepath.Join(dir, f); isFile(f) && !strings.HasSuffix(f, ".dockerignore") {
 				return "there is " + f + ": optbuild build -f " + f + " …"
 			}
 		}

@@ -137,7 +137,7 @@ func newBuild(c *cli.Context) (*build, error) {
 	if b.solve, err = request.New(c.Context, r, frontend.Name); err != nil {
 		return nil, buildInputError(err)
 	}
-	auth, err := registry.Auth(registries)
+	auth, err := registry.Auth(registries, docker)
 	if err != nil {
 		return nil, err
 	}
