@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -26,13 +27,16 @@ func full(text string, log *shownLog) bool {
 }
 
 // writtenPath finds the file that could not be written, after the name of the operation as in an fs.PathError.
-var writtenPath = regexp.MustCompile(`\b[a-z_]+ ([^\s:][^\n:]*): (?:` + strings.Join(noSpace, "|") + `)`)
+var writtenPath = regexp.MustCompile(`\b[a-z_]+ ([^\s:=][^\n:]*): (?:` + strings.Join(noSpace, "|") + `)`)
 
 // explainFull names the directory whose disk is full, and the remedy. text is the engine's error.
 func explainFull(text, state string) (message, hint string) {
 	dir := state
 	if m := writtenPath.FindAllStringSubmatch(text, -1); m != nil {
 		path := m[len(m)-1][1] // a relative one is of this process, not of the engine
+		if path == os.Stdout.Name() {
+			return "no space left where standard output goes", "free some there, or choose another destination"
+		}
 		if abs, err := filepath.Abs(path); err == nil && strings.Contains(path, "/") && !strings.HasPrefix(abs, state+"/") {
 			dir = filepath.Dir(path)
 		}

@@ -13,6 +13,7 @@ func TestExplainFull(t *testing.T) {
 		"failed to copy: /state/run/mount/big: write /out/.x.tar.tmp: no space left on device",
 		"write other/.x.tar.tmp: no space left on device",
 		"solver said: no space left on device",
+		"rpc error: code = ResourceExhausted desc = write /dev/stdout: no space left on device",
 		"mkdir /home/me/out/a: disk quota exceeded",
 	} {
 		message, hint := explainFull(text, "/state")
@@ -22,6 +23,7 @@ func TestExplainFull(t *testing.T) {
 		"true no space left on the disk of /out: free some there, or choose another destination\n" +
 		"true no space left on the disk of other: free some there, or choose another destination\n" +
 		"true no space left on the disk of the state directory /state: make room with `optbuild prune` (`optbuild df` shows what takes it), or choose another disk: optbuild --root DIR\n" +
+		"true no space left where standard output goes: free some there, or choose another destination\n" +
 		"true no space left on the disk of /home/me/out: free some there, or choose another destination\n"
 	if got.String() != want {
 		t.Errorf("got:\n%swant:\n%s", got.String(), want)

@@ -25,6 +25,12 @@ func main() {
 	logrus.SetLevel(logrus.ErrorLevel)
 	log.SetOutput(io.Discard)
 	ctx, interrupted := withSignals(context.Background())
-	err := newApp().RunContext(ctx, normaliseArgs(os.Args))
+	app := newApp()
+	out := &resultWriter{Writer: app.Writer}
+	app.Writer = out
+	err := app.RunContext(ctx, normaliseArgs(os.Args))
+	if err == nil {
+		err = out.err
+	}
 	os.Exit(finish(err, interrupted()))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -69,6 +70,26 @@ func messageFor(err error) string {
 		}
 	}
 	return err.Error()
+}
+
+// resultWriter is standard output. It remembers the first error of writing to it: who asked for a result that could not be
+// written must not be told that all went well.
+type resultWriter struct {
+	io.Writer
+	err error
+}
+
+func (w *resultWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	if err == nil {
+		return n, nil
+	}
+	// Without a hint of its own it would get that of a state directory without space.
+	err = withHint(fmt.Errorf("write the result: %w", err), "")
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
 }
 
 func warn(line string) { fmt.Fprintln(os.Stderr, "optbuild: "+line) }
