@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/cmd/buildctl/build"
 	"github.com/tonistiigi/go-csvvalue"
@@ -39,6 +40,10 @@ func cacheEntries(flag string, values, known []string, s *Solve) (list []client.
 				return nil, flagErrorf(flag, v, "%w", err)
 			}
 			for _, ref := range nonEmpty(refs) {
+				if _, err := reference.ParseNormalizedNamed(ref); err != nil {
+					attr := map[string]string{"cache-from": "src", "cache-to": "dest"}[flag]
+					return nil, flagErrorf(flag, v, "%w; for a directory: type=local,%s=%s", err, attr, ref)
+				}
 				list = append(list, client.CacheOptionsEntry{Type: "registry", Attrs: map[string]string{"ref": ref}})
 			}
 			continue

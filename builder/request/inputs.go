@@ -106,7 +106,7 @@ func (s *Solve) mount(name, dir string) (string, error) {
 		abs = real
 	}
 	if _, err := os.ReadDir(abs); err != nil {
-		return "", contextError(abs)
+		return "", &InputError{Path: dir, Err: cause(err), Hint: "the build reads this directory as the user who runs it"}
 	}
 	f, err := fsutil.NewFS(abs)
 	if err != nil {

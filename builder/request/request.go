@@ -81,6 +81,8 @@ type Solve struct {
 	ContextDir string
 	// NamedDirs are the named contexts that are local directories.
 	NamedDirs map[string]string
+	// SSH says that the build is offered an SSH agent or keys.
+	SSH bool
 	// Warnings are lines for the user about flags that have no effect.
 	Warnings []string
 

@@ -200,6 +200,7 @@ func sortLines(s string) string {
 }
 
 func TestRefused(t *testing.T) {
+	t.Setenv("SSH_AUTH_SOCK", "")
 	dir := newContext(t)
 	write(t, "file", "x")
 	write(t, "sub/Dockerfile", "FROM x\n")
@@ -247,6 +248,10 @@ func TestRefused(t *testing.T) {
 		"no layout":              {Request{BuildContexts: []string{"a=oci-layout://sub"}}, `--build-context a=oci-layout://sub: no image "latest" in the index of sub`, true},
 		"stdin twice":            {Request{Context: "-", File: "-"}, "--file -: standard input can be the context or the Dockerfile, not both", true},
 		"Dockerfile twice":       {Request{Context: "-", File: "x", Stdin: strings.NewReader("FROM x")}, "--file x: standard input is a Dockerfile already", true},
+		"cache in a directory":   {Request{CacheTo: []string{"/tmp/cache"}}, "--cache-to /tmp/cache: invalid reference format; for a directory: type=local,dest=/tmp/cache", true},
+		"no agent":               {Request{SSH: []string{"default"}}, "--ssh default: no SSH agent is known, SSH_AUTH_SOCK is not set; start one (eval $(ssh-agent); ssh-add), or name a key: --ssh default=FILE", true},
+		"key gone":               {Request{SSH: []string{"default=gone"}}, "--ssh default=gone: stat gone: no such file or directory", true},
+		"git without an agent":   {Request{Context: "git@git.example:a/b.git"}, "git@git.example:a/b.git: is fetched over SSH, and no agent is known: SSH_AUTH_SOCK is not set", false},
 		"context gone":           {Request{Context: "gone"}, "gone: the build context does not exist", false},
 		"context a file":         {Request{Context: "file"}, "file: not a directory", false},
 		"garbage on stdin":       {Request{Context: "-", Stdin: strings.NewReader("\x00\x01\x02")}, "-: standard input is neither an archive nor a Dockerfile", false},

@@ -3,6 +3,8 @@ package request
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"regexp"
 	"strings"
 
 	"github.com/moby/buildkit/cmd/buildctl/build"
@@ -25,23 +27,48 @@ func (r *Request) secrets(s *Solve) error {
 		}
 		s.Session = append(s.Session, a)
 	}
-	ssh := nonEmpty(r.SSH)
-	if len(ssh) == 0 && r.gitOverSSH() {
-		ssh = []string{"default"}
-	}
-	if len(ssh) > 0 {
-		agents, err := build.ParseSSH(ssh)
-		if err != nil {
-			return flagErrorf("ssh", strings.Join(ssh, " "), "%w", err)
+	return r.ssh(s)
+}
+
+// agentRemedy ends a sentence about an SSH agent that is not there.
+const agentRemedy = "start one (eval $(ssh-agent); ssh-add), or name a key: --ssh default=FILE"
+
+// ssh offers the agents and keys of --ssh; a context that is fetched over SSH needs the default one.
+func (r *Request) ssh(s *Solve) error {
+	specs := nonEmpty(r.SSH)
+	if len(specs) == 0 && r.gitOverSSH() {
+		if os.Getenv("SSH_AUTH_SOCK") == "" {
+			return &InputError{Path: r.Context, Err: errNoAgent, Hint: agentRemedy}
 		}
-		a, err := sshprovider.NewSSHAgentProvider(agents)
-		if err != nil {
-			return flagErrorf("ssh", strings.Join(ssh, " "), "%w", err)
-		}
-		s.Session = append(s.Session, a)
+		specs = []string{"default"}
 	}
+	if len(specs) == 0 {
+		return nil
+	}
+	value := strings.Join(specs, " ")
+	agents, err := build.ParseSSH(specs)
+	if err != nil {
+		return flagErrorf("ssh", value, "%w", err)
+	}
+	for _, a := range agents {
+		if len(a.Paths) == 0 && os.Getenv("SSH_AUTH_SOCK") == "" {
+			return flagErrorf("ssh", value, "no SSH agent is known, SSH_AUTH_SOCK is not set; %s", agentRemedy)
+		}
+	}
+	a, err := sshprovider.NewSSHAgentProvider(agents)
+	if err != nil {
+		return flagErrorf("ssh", value, "%s", converting.ReplaceAllString(err.Error(), ""))
+	}
+	s.Session = append(s.Session, a)
+	s.SSH = true
 	return nil
 }
+
+// errNoAgent is about a context.
+var errNoAgent = errors.New("is fetched over SSH, and no agent is known: SSH_AUTH_SOCK is not set")
+
+// converting is what BuildKit puts in front of an agent's error.
+var converting = regexp.MustCompile(`failed to convert agent config (?:for ID: "[^"]*"|\{.*?\}): `)
 
 // checkSecret looks at one --secret alone, so that an error names it; BuildKit's own parser then reads them all. Without src
 // and env the secret is the environment variable or else the file that has the id's name.

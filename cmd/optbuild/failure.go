@@ -119,7 +119,7 @@ func (b *build) files() diagnose.Context {
 }
 
 func contextFiles(s *request.Solve) diagnose.Context {
-	c := diagnose.Context{Named: map[string]fs.FS{}}
+	c := diagnose.Context{Named: map[string]fs.FS{}, NoAgent: !s.SSH}
 	for name, dir := range s.NamedDirs {
 		c.Named[name] = os.DirFS(dir)
 	}

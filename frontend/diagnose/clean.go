@@ -6,11 +6,12 @@ import (
 )
 
 // noise is what BuildKit's layers put in front of the fact.
-var noise = regexp.MustCompile(`^(?:failed to solve: |failed to compute cache key: |failed to load cache key: |failed to process "[^"]*": |failed to parse stage name "[^"]*": |dockerfile\.v0: |rpc error: code = \w+ desc = |Unknown: |NotFound: |Unavailable: )`)
+var noise = regexp.MustCompile(`^(?:failed to solve: |failed to read downloaded context: |failed to read dockerfile: failed to load cache key: |failed to compute cache key: |failed to load cache key: |failed to process "[^"]*": |failed to parse stage name "[^"]*": |dockerfile\.v0: |rpc error: code = \w+ desc = |Unknown: |NotFound: |Unavailable: )`)
 
 var (
 	exited   = regexp.MustCompile(`(?s)process ".*" did not complete successfully: (.*)`)
 	resolved = regexp.MustCompile(`^\S+: failed to resolve source metadata for (\S+): `)
+	git      = regexp.MustCompile(`(?s)git stderr:\s*(.*?)\s*: exit status \d+`)
 	rpc      = regexp.MustCompile(`rpc error: code = \w+ desc = `)
 	code     = regexp.MustCompile(`^exit code: (\d+)`)
 )
@@ -26,6 +27,7 @@ func Clean(text string) string {
 		text = text[len(m):]
 	}
 	text = rpc.ReplaceAllString(text, "")
+	text = git.ReplaceAllString(text, "$1")
 	if m := exited.FindStringSubmatch(text); m != nil {
 		text = code.ReplaceAllString(m[1], "exit code $1")
 	}

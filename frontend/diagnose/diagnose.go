@@ -51,6 +51,8 @@ type Context struct {
 	Files fs.FS
 	// None says that there is no context: the Dockerfile came alone.
 	None bool
+	// NoAgent says that the build was offered no SSH agent and no keys.
+	NoAgent bool
 	// Ignore is the ignore file in force; its zero value ignores nothing.
 	Ignore IgnoreFile
 	// Named are the named contexts that are local directories.
@@ -100,6 +102,7 @@ func Explain(f Failure, c Context) *Diagnosis {
 		return d
 	case f.Exited:
 		d.explainExit(f, step)
+		d.missAgent(step, c)
 		return d
 	}
 	if path, ok := missingPath(text); ok {
@@ -108,6 +111,8 @@ func Explain(f Failure, c Context) *Diagnosis {
 		}
 	}
 	text = d.suggestStage(text, step)
+	d.suggestFlag(text)
+	d.missAgent(step, c)
 	d.Message = step.text + ": " + trimRepeated(text, step.text)
 	return d
 }
@@ -115,12 +120,18 @@ func Explain(f Failure, c Context) *Diagnosis {
 // stepName matches the names of steps that are instructions: "[build 2/3] RUN make".
 var stepName = regexp.MustCompile(`^\[[^\]]*\d+/\d+\] ([A-Z]+ .*)`)
 
+// emptyDockerfile is said without a name.
+const emptyDockerfile = "the Dockerfile cannot be empty"
+
 // noDockerfile is what is said of a remote context.
 var noDockerfile = regexp.MustCompile(`^failed to read dockerfile: open ([^:]+): no such file or directory$`)
 
 // explainUnplaced is for an error without a position.
 func (d *Diagnosis) explainUnplaced(text, instruction string) {
 	d.Message = text
+	if text == emptyDockerfile && d.File != "" {
+		d.Message = d.File + " is empty"
+	}
 	if m := noDockerfile.FindStringSubmatch(text); m != nil {
 		d.Message = "the build context has no " + m[1]
 		d.hint("name the Dockerfile with -f, relative to the root of the context")
@@ -209,6 +220,7 @@ func findStep(source []byte, first, last int) step {
 			for _, r := range c.Location() {
 				if r.Start.Line <= last && max(r.End.Line, r.Start.Line) >= first {
 					s.command = c
+					expandMounts(c)
 					return s
 				}
 			}

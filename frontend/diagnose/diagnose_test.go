@@ -63,6 +63,7 @@ func parseCase(t *testing.T, a *txtar.Archive) (f Failure, c Context, want strin
 		case name == "failure":
 			parseFacts(t, &f, string(file.Data))
 			c.None = strings.Contains(string(file.Data), "\nno-context\n")
+			c.NoAgent = strings.Contains(string(file.Data), "\nno-agent\n")
 		case name == "Dockerfile":
 			f.Source = file.Data
 		case strings.HasSuffix(name, ".dockerignore"):
@@ -108,7 +109,7 @@ func parseFacts(t *testing.T, f *Failure, facts string) {
 			_, err = fmt.Sscan(value, &f.ExitCode)
 		case "step":
 			f.Step = value
-		case "no-context":
+		case "no-context", "no-agent":
 		case "oom":
 			f.OutOfMemory = true
 		default:
