@@ -112,7 +112,7 @@ func (s *Solve) mount(name, dir string) (string, error) {
 	if err != nil {
 		return "", &InputError{Path: abs, Err: err}
 	}
-	s.LocalMounts[name] = s.ledger.FS(name, abs, unreadable{f, abs, s.unreadable, s.released})
+	s.LocalMounts[name] = s.ledger.FS(name, abs, unreadable{hardlinks{f, abs}, abs, s.unreadable, s.released})
 	return abs, nil
 }
 
