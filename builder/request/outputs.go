@@ -102,7 +102,7 @@ func (r *Request) finishOutputs(s *Solve) error {
 			return flagErrorf("push", "", "a push needs a name: -t REGISTRY/REPOSITORY:TAG")
 		}
 		if r.IIDFile != "" && (e.Type == client.ExporterLocal || e.Type == client.ExporterTar) {
-			return flagErrorf("iidfile", r.IIDFile, "an output of type %s has no image id", e.Type)
+			return flagErrorf("iidfile", r.IIDFile, "an output of files has no image id")
 		}
 		if e.Output != nil && e.Attrs[toStdout] != "" {
 			delete(e.Attrs, toStdout)
@@ -198,11 +198,14 @@ func (r *Request) localOutput(s *Solve, flag, dest string, attrs map[string]stri
 	if mode == "delete" && !slices.Contains(r.Allow, allowLocalDelete) && !belowWorkingDirectory(dest) {
 		return e, flagErrorf("output", flag, "deletes what %s has, which is not below the current directory: --allow %s", dest, allowLocalDelete)
 	}
-	e = client.ExportEntry{Type: client.ExporterLocal, Attrs: attrs}
-	if e.OutputDir, err = s.stage.directory(dest, mode == "delete"); err != nil {
+	dir, err := s.stage.directory(dest, mode == "delete")
+	if err != nil {
 		return e, &InputError{Path: dest, Err: cause(err)}
 	}
-	return e, nil
+	if attrs["platform-split"] != "" { // which the exporter of archives does not have
+		return client.ExportEntry{Type: client.ExporterLocal, Attrs: attrs, OutputDir: dir}, nil
+	}
+	return client.ExportEntry{Type: client.ExporterTar, Attrs: attrs, Output: unpackTo(dir)}, nil
 }
 
 // belowWorkingDirectory is false for the current directory itself.
