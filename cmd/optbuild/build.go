@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/containerd/console"
 	"github.com/moby/buildkit/client"
@@ -180,13 +181,8 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	defer cancel()
 	ctx, refuse := context.WithCancelCause(ctx)
 	defer refuse(nil)
-	go func() {
-		select {
-		case err := <-b.solve.Unreadable():
-			refuse(err)
-		case <-ctx.Done():
-		}
-	}()
+	ended := refuseUnreadable(b.solve, refuse)
+	defer ended()
 	rec := newRecorder(filepath.Join(conn.Dir.Path(), "logs"))
 	defer rec.close()
 	show, err := newDisplay(b.mode, rec)
@@ -199,6 +195,7 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	} else {
 		resp, err = conn.Client.Solve(ctx, nil, b.solve.SolveOpt, show.statuses())
 	}
+	ended()
 	show.wait()
 	err = conn.Explain(err)
 	var lost *process.LostError
@@ -217,6 +214,29 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	show.showWarnings(b.debug)
 	annotate(os.Stderr, warningAnnotations(b.solve.Dockerfile, show.warnings)...)
 	return resp, err
+}
+
+// refuseUnreadable cancels the solve when one of its inputs can't be read. When ended returns, what was found until then is
+// the cause; it may be called again.
+func refuseUnreadable(s *request.Solve, cancel context.CancelCauseFunc) (ended func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case err := <-s.Unreadable():
+			cancel(err)
+		case <-stop:
+		}
+	}()
+	return sync.OnceFunc(func() {
+		close(stop)
+		<-done
+		select {
+		case err := <-s.Unreadable():
+			cancel(err)
+		default:
+		}
+	})
 }
 
 // call asks the frontend a question; its answer is metadata of the result, which only a gateway client is shown.
