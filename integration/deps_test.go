@@ -13,7 +13,10 @@ import (
 	"testing"
 )
 
-const module = "github.com/optbuild/optbuild"
+const (
+	module   = "github.com/optbuild/optbuild"
+	buildkit = "github.com/moby/buildkit"
+)
 
 // directions says which of our own packages the packages below a folder may import, as folders; nothing else. The first row
 // that matches a package holds.
@@ -29,15 +32,17 @@ var directions = []struct {
 	{"integration", []string{"builder", "cache", "frontend", "integration", "snapshot"}},
 }
 
-// enginePackages are the parts of BuildKit that only packages below builder may use, so that a new BuildKit is one folder's
-// work.
+// enginePackages are the parts of BuildKit that only the engine may use, so that a new BuildKit is one folder's work.
 var enginePackages = []string{"worker", "solver", "control", "executor"}
+
+// ignorant are folders that know nothing of BuildKit, as their package comments promise.
+var ignorant = []string{"cache", "snapshot", "builder/process", "builder/runtime", "builder/ledger"}
 
 // wireTypes are what clients and frontends of any BuildKit speak: LLB, the errors that come back, the names of worker labels.
 var wireTypes = []string{
-	"github.com/moby/buildkit/solver/pb",
-	"github.com/moby/buildkit/solver/errdefs",
-	"github.com/moby/buildkit/worker/label",
+	buildkit + "/solver/pb",
+	buildkit + "/solver/errdefs",
+	buildkit + "/worker/label",
 }
 
 // TestImportDirections parses the sources itself: a `go list` in a subprocess would hide them from go test's cache.
@@ -91,12 +96,15 @@ func checkImport(folder, target string) string {
 		}
 		return fmt.Sprintf("%s has no row in directions", folder)
 	}
-	if below(folder, "builder") || slices.Contains(wireTypes, target) {
+	if below(target, buildkit) && slices.ContainsFunc(ignorant, func(f string) bool { return below(folder, f) }) {
+		return fmt.Sprintf("%s knows nothing of BuildKit and may not import %s", folder, target)
+	}
+	if below(folder, "builder/engine") || slices.Contains(wireTypes, target) {
 		return ""
 	}
 	for _, p := range enginePackages {
-		if below(target, "github.com/moby/buildkit/"+p) {
-			return fmt.Sprintf("only builder may import %s", target)
+		if below(target, buildkit+"/"+p) {
+			return fmt.Sprintf("only builder/engine may import %s", target)
 		}
 	}
 	return ""
@@ -114,12 +122,16 @@ func TestCheckImport(t *testing.T) {
 		{"cache", module + "/snapshot", "cache may not import snapshot"},
 		{"cmd/optbuild", module + "/frontend", ""},
 		{"tools", module + "/cache", "tools has no row in directions"},
-		{"frontend", "github.com/moby/buildkit/solver", "only builder may import github.com/moby/buildkit/solver"},
-		{"frontend", "github.com/moby/buildkit/solver/pb", ""},
-		{"cmd/optbuild", "github.com/moby/buildkit/executor/oci", "only builder may import github.com/moby/buildkit/executor/oci"},
-		{"builder/engine", "github.com/moby/buildkit/control", ""},
-		{"snapshot", "github.com/moby/buildkit/snapshot", ""},
-		{"cmd/optbuild", "github.com/moby/buildkit/solver/errdefs", ""},
+		{"frontend", buildkit + "/solver", "only builder/engine may import " + buildkit + "/solver"},
+		{"frontend", buildkit + "/solver/pb", ""},
+		{"cmd/optbuild", buildkit + "/executor/oci", "only builder/engine may import " + buildkit + "/executor/oci"},
+		{"builder/engine", buildkit + "/control", ""},
+		{"builder", buildkit + "/control", "only builder/engine may import " + buildkit + "/control"},
+		{"builder/request", buildkit + "/client", ""},
+		{"builder/request", buildkit + "/solver/pb", ""},
+		{"snapshot", buildkit + "/snapshot", "snapshot knows nothing of BuildKit and may not import " + buildkit + "/snapshot"},
+		{"builder/process", buildkit + "/client", "builder/process knows nothing of BuildKit and may not import " + buildkit + "/client"},
+		{"cmd/optbuild", buildkit + "/solver/errdefs", ""},
 	} {
 		if got := checkImport(c.folder, c.target); got != c.want {
 			t.Errorf("checkImport(%q, %q) = %q, want %q", c.folder, c.target, got, c.want)

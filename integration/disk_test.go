@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/optbuild/optbuild/cache"
+	"github.com/optbuild/optbuild/integration/tree"
 )
 
 // du is what the directory takes on disk.
@@ -63,7 +64,7 @@ func damage(ts *testscript.TestScript, neg bool, args []string) {
 
 func damageFile(path, how string) error {
 	if how == "remove" {
-		return removeTree(path)
+		return tree.Remove(path)
 	}
 	fi, err := os.Stat(path)
 	if err != nil {

@@ -2,17 +2,16 @@ package integration
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/optbuild/optbuild/integration/bases"
+	"github.com/optbuild/optbuild/integration/tree"
 )
 
 const scriptDir = "testdata/script"
@@ -100,22 +99,9 @@ func cleanGround() {
 		fmt.Println("kept:", g.Dir)
 		return
 	}
-	if err := removeTree(g.Dir); err != nil {
+	if err := tree.Remove(g.Dir); err != nil {
 		fmt.Println("not removed:", err)
 	}
-}
-
-// removeTree removes a directory with everything in it, files of the user's subordinate ids as well.
-func removeTree(dir string) error {
-	err := os.RemoveAll(dir)
-	if err == nil || os.Geteuid() == 0 {
-		return err
-	}
-	out, uerr := exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", dir).CombinedOutput()
-	if uerr != nil {
-		return errors.Join(err, fmt.Errorf("%w: %s", uerr, out))
-	}
-	return nil
 }
 
 // bases lists the names of the base images that there are.

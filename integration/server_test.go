@@ -16,10 +16,8 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/optbuild/optbuild/integration/bases"
 )
@@ -79,7 +77,7 @@ func newServer(g *ground, dir string) (*server, error) {
 	s.http = &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)}
 	go s.http.Serve(l)
 	for _, b := range g.bases() {
-		if err := s.offer(bases.Base{Name: b, Dir: filepath.Join(g.Dir, "bases", b)}); err != nil {
+		if err := (bases.Base{Name: b, Dir: filepath.Join(g.Dir, "bases", b)}).Push(context.Background(), s.Addr); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("offer the base image %s: %w", b, err)
 		}
@@ -88,19 +86,6 @@ func newServer(g *ground, dir string) (*server, error) {
 }
 
 func (s *server) Close() { s.http.Close() }
-
-// offer puts a base image's manifest into the registry; its blobs are there.
-func (s *server) offer(b bases.Base) error {
-	img, err := b.Image()
-	if err != nil {
-		return err
-	}
-	ref, err := name.ParseReference(s.Addr+"/"+b.Name, name.Insecure)
-	if err != nil {
-		return err
-	}
-	return remote.Write(ref, img)
-}
 
 func (s *server) point(name string) *point {
 	s.mu.Lock()

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/optbuild/optbuild/integration/tree"
 )
 
 // passedOn are the variables of our environment that scripts see: what a step needs to reach apt's mirrors.
@@ -59,7 +61,7 @@ func setup(g *ground, e *testscript.Env) error {
 	e.Defer(func() {
 		w.killAll()
 		if os.Getenv("OPTBUILD_TEST_KEEP") == "" {
-			_ = removeTree(w.state)
+			_ = tree.Remove(w.state)
 		}
 	})
 	return expandFiles(e.WorkDir, w.server.Addr)

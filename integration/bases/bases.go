@@ -12,10 +12,12 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
@@ -144,6 +146,19 @@ func (b Base) Image() (v1.Image, error) {
 		return nil, fmt.Errorf("%s holds %d images, want 1", b.Dir, len(m.Manifests))
 	}
 	return index.Image(m.Manifests[0].Digest)
+}
+
+// Push puts the image into a registry on loopback.
+func (b Base) Push(ctx context.Context, registry string) error {
+	img, err := b.Image()
+	if err != nil {
+		return err
+	}
+	ref, err := name.ParseReference(registry+"/"+b.Name, name.Insecure)
+	if err != nil {
+		return err
+	}
+	return remote.Write(ref, img, remote.WithContext(ctx))
 }
 
 // output runs a command and returns what it prints, or an error with what it complained about.

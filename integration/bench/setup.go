@@ -14,9 +14,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/optbuild/optbuild/integration/bases"
 )
@@ -86,15 +84,7 @@ func (b *bench) startRegistry(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		content, err := image.Image()
-		if err != nil {
-			return err
-		}
-		ref, err := name.ParseReference(b.registry + "/" + image.Name + ":latest")
-		if err != nil {
-			return err
-		}
-		if err := remote.Write(ref, content, remote.WithContext(ctx)); err != nil {
+		if err := image.Push(ctx, b.registry); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"log"
 	"net"
@@ -29,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/optbuild/optbuild/integration/bases"
+	"github.com/optbuild/optbuild/integration/tree"
 )
 
 //go:embed all:app
@@ -55,7 +57,7 @@ func run(ctx context.Context, binary string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, removeTree(dir)) }()
+	defer func() { err = errors.Join(err, tree.Remove(dir)) }()
 	addr, stop, err := serve()
 	if err != nil {
 		return err
@@ -78,14 +80,10 @@ func serve() (addr string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	s := &http.Server{Handler: registry.New(registry.Logger(log.New(nothing{}, "", 0)))}
+	s := &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
 	go s.Serve(l)
 	return l.Addr().String(), func() { s.Close() }, nil
 }
-
-type nothing struct{}
-
-func (nothing) Write(b []byte) (int, error) { return len(b), nil }
 
 func offerBase(ctx context.Context, addr string) error {
 	cache, err := bases.CacheDir()
@@ -96,15 +94,7 @@ func offerBase(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	img, err := base.Image()
-	if err != nil {
-		return err
-	}
-	ref, err := name.ParseReference(addr+"/"+base.Name, name.Insecure)
-	if err != nil {
-		return err
-	}
-	return remote.Write(ref, img, remote.WithContext(ctx))
+	return base.Push(ctx, addr)
 }
 
 // demo is one run.
@@ -208,19 +198,6 @@ func measure(ctx context.Context, tag string) (layers int, size int64, err error
 		size += l.Size
 	}
 	return len(m.Layers), size, nil
-}
-
-// removeTree removes a directory, in a user namespace where files of the user's subordinate ids are in it.
-func removeTree(dir string) error {
-	err := os.RemoveAll(dir)
-	if err == nil || os.Geteuid() == 0 {
-		return err
-	}
-	out, uerr := exec.Command("unshare", "--map-root-user", "--map-auto", "rm", "-rf", dir).CombinedOutput()
-	if uerr != nil {
-		return errors.Join(err, fmt.Errorf("%w: %s", uerr, out))
-	}
-	return nil
 }
 
 func indent(s string) string {
