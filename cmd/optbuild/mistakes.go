@@ -78,7 +78,7 @@ var instead = map[string]string{
 	"info":           "`optbuild doctor` examines this machine, `optbuild version` prints versions",
 	"system":         "`optbuild df` shows what takes disk space, `optbuild prune` removes cache, `optbuild doctor` examines this machine",
 	"image history":  "`optbuild inspect IMAGE` shows an image's configuration and layers",
-	"image prune":    "an image without a name is not kept; `optbuild rmi` removes named ones, `optbuild prune` the cache",
+	"image prune":    "an image that loses its name is not kept; `optbuild rmi` removes named ones, `optbuild prune` the cache",
 	"buildx create":  "there is one builder, in the command's own process tree; nothing has to be created",
 	"buildx use":     "there is one builder, in the command's own process tree; nothing has to be chosen",
 	"buildx ls":      "there is one builder, in the command's own process tree; `optbuild doctor` examines it",

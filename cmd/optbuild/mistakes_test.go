@@ -20,7 +20,7 @@ func TestMistakes(t *testing.T) {
 		{"build --pull=maybe .", "--pull=maybe: is not true or false"},
 		{"build --iidfile none/id .", "--iidfile none/id: there is no directory none"},
 		{"build --metadata-file mistakes.go/id .", "--metadata-file mistakes.go/id: there is no directory mistakes.go"},
-		{"image prune", "unknown command \"image prune\" (see `optbuild image --help`) | an image without a name is not kept; `optbuild rmi` removes named ones, `optbuild prune` the cache"},
+		{"image prune", "unknown command \"image prune\" (see `optbuild image --help`) | an image that loses its name is not kept; `optbuild rmi` removes named ones, `optbuild prune` the cache"},
 		{"builder create", "unknown command \"buildx create\" (see `optbuild buildx --help`) | there is one builder, in the command's own process tree; nothing has to be created"},
 	} {
 		app := newApp()
