@@ -1,6 +1,7 @@
 package process
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,8 +124,16 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, name := range []string{"containerd-mount1", "containerd-mount2/layer", "other"} {
+		if err := os.MkdirAll(filepath.Join(d.file(runName), name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
 	d.sweep(Shape{Kind: SubIDs}, false)
 	d.emptyTrash()
+	if entries, _ := os.ReadDir(d.file(runName)); fmt.Sprint(entries) != "[d containerd-mount2/ d other/ d runc/]" {
+		t.Errorf("left %v", entries)
+	}
 	var left []string
 	err := filepath.WalkDir(d.Path(), func(path string, e os.DirEntry, err error) error {
 		if err == nil && !e.IsDir() {

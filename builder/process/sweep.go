@@ -29,6 +29,11 @@ func (d Dir) sweep(s Shape, inOrder bool) {
 		return
 	}
 	removeChildren(d.runcState())
+	// Where containerd mounted layers in order to read or to fill them. Not with what is in them: that would be a layer's.
+	mounts, _ := fs.Glob(os.DirFS(d.file(runName)), "containerd-mount*")
+	for _, m := range mounts {
+		_ = os.Remove(filepath.Join(d.file(runName), m))
+	}
 	bundles, _ := fs.Glob(os.DirFS(d.Cache()), "runc-*/executor/*/config.json") // the state directory's name is no pattern
 	for _, b := range bundles {
 		_ = os.RemoveAll(filepath.Join(d.Cache(), filepath.Dir(b)))
