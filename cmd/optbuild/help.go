@@ -2,8 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -18,24 +19,40 @@ const (
 )
 
 // setHelp gives the app and its commands their help. The texts are made here and not by templates of urfave/cli, which
-// spell each name of a flag with its placeholder and put it all on one line.
+// spell each name of a flag with its placeholder and put it all on one line; and they are made when they are asked for, as
+// making all of them would take a tenth of a command's start. So what urfave/cli takes for a template is a command's path.
 func setHelp(app *cli.App) {
-	app.CustomAppHelpTemplate = literal(appHelp(app))
+	cli.HelpPrinter = func(w io.Writer, path string, _ any) { _, _ = io.WriteString(w, helpOf(path)) }
+	app.CustomAppHelpTemplate = app.Name
 	for _, c := range app.Commands {
-		setCommandHelp(c, app.Name)
+		setHelpPath(c, app.Name)
 	}
 }
 
-func setCommandHelp(c *cli.Command, parent string) {
-	path := parent + " " + c.Name
-	c.CustomHelpTemplate = literal(commandHelp(c, path))
+func setHelpPath(c *cli.Command, parent string) {
+	c.CustomHelpTemplate = parent + " " + c.Name
 	for _, sub := range c.Subcommands {
-		setCommandHelp(sub, path)
+		setHelpPath(sub, c.CustomHelpTemplate)
 	}
 }
 
-// literal is a template that prints a text.
-func literal(text string) string { return "{{" + strconv.Quote(text) + "}}" }
+// helpOf is the help of the command with a path such as "optbuild image ls", or, if there is none, of the app.
+func helpOf(path string) string {
+	app := newApp() // the one that runs has commands and flags of urfave/cli's as well
+	list := app.Commands
+	var c *cli.Command
+	for _, name := range strings.Fields(path)[1:] {
+		i := slices.IndexFunc(list, func(c *cli.Command) bool { return c.Name == name })
+		if i < 0 {
+			return appHelp(app)
+		}
+		c, list = list[i], list[i].Subcommands
+	}
+	if c == nil {
+		return appHelp(app)
+	}
+	return commandHelp(c, path)
+}
 
 func appHelp(app *cli.App) string {
 	var b strings.Builder
