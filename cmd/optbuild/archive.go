@@ -37,13 +37,20 @@ func runSave(c *cli.Context) error {
 	if out == "" && stdoutIsTerminal() {
 		return usagef("save writes an archive and standard output is a terminal: give -o FILE")
 	}
-	return withStore(c, nil, func(ctx context.Context, s *store.Store) error {
+	err = withStore(c, nil, func(ctx context.Context, s *store.Store) error {
 		save := func(w io.Writer) error { return s.Save(ctx, w, c.Args().Slice(), store.SaveOptions{Platform: p}) }
 		if out == "" {
 			return save(os.Stdout)
 		}
 		return replaceFile(out, save)
 	})
+	if err != nil && full(err.Error(), nil) { // the archive's disk, or the engine's
+		if root, rootErr := stateDir(c); rootErr == nil {
+			message, hint := explainFull(err.Error(), root)
+			return withHint(fmt.Errorf("%s: %w", message, err), "%s", hint)
+		}
+	}
+	return err
 }
 
 func loadCommand() *cli.Command {

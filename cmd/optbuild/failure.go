@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -50,7 +51,7 @@ func (b *build) explain(err error, rec *recorder, show *display) error {
 	e := &buildError{Diagnosis: diagnose.Explain(f, b.files()), cause: err, lines: show.logLines(), shown: show.readable(), path: path}
 	if message, hint := registry.Explain(err); message != "" && !fetched.MatchString(f.Text) {
 		e.Message = message
-		if len(e.Hints) == 0 {
+		if !slices.ContainsFunc(e.Hints, func(h string) bool { return strings.HasPrefix(h, "did you mean") }) {
 			e.Hints = append(e.Hints, hint)
 		}
 	}

@@ -187,8 +187,14 @@ func (d *Diagnosis) suggestStage(text string, s step) string {
 			}
 		}
 	}
+	if c, ok := s.command.(*instructions.CopyCommand); ok && plainName.MatchString(c.From) && strings.Contains(text, "/library/"+c.From+":") {
+		d.hint("no stage above is called " + c.From + ", so it was taken for an image")
+	}
 	return text
 }
+
+// plainName matches what is as likely a stage as an image.
+var plainName = regexp.MustCompile(`^[a-z0-9_-]+$`)
 
 // step is the instruction that a failure is about.
 type step struct {
