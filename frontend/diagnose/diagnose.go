@@ -89,6 +89,9 @@ func Explain(f Failure, c Context) *Diagnosis {
 		f.First, f.Last = locate(f.Source, instruction)
 	}
 	d := &Diagnosis{File: f.File, First: f.First, Last: max(f.First, f.Last)}
+	if d.explainTarget(text, f.Source) {
+		return d
+	}
 	if f.First == 0 || len(f.Source) == 0 {
 		d.First, d.Last = 0, 0
 		d.explainUnplaced(text, instruction)

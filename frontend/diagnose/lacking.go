@@ -1,15 +1,61 @@
 package diagnose
 
 import (
+	"bytes"
 	"regexp"
+	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
 var (
 	noSecret = regexp.MustCompile(`^secret (\S+): not found$`)
 	noStage  = regexp.MustCompile(`^no build stage in current context`)
 )
+
+var noTarget = regexp.MustCompile(`^target stage "([^"]*)" could not be found(?: \(did you mean (\S+)\?\))?$`)
+
+// explainTarget is for --target with a name that no stage has. It is nothing that a line of the Dockerfile says, though the
+// engine names the first.
+func (d *Diagnosis) explainTarget(text string, source []byte) bool {
+	m := noTarget.FindStringSubmatch(text)
+	if m == nil {
+		return false
+	}
+	d.First, d.Last = 0, 0
+	d.Message = "--target " + m[1] + ": there is no such stage"
+	if d.File != "" {
+		d.Message += " in " + d.File
+	}
+	names := stageNames(source)
+	switch {
+	case m[2] != "":
+		d.hint("did you mean " + m[2] + "?")
+	case len(names) > 0:
+		d.hint("its stages are " + strings.Join(names, ", "))
+	case len(source) > 0:
+		d.hint("its stages have no names: FROM IMAGE AS NAME")
+	}
+	return true
+}
+
+func stageNames(source []byte) (names []string) {
+	parsed, err := parser.Parse(bytes.NewReader(source))
+	if err != nil {
+		return nil
+	}
+	stages, _, err := instructions.Parse(parsed.AST, nil)
+	if err != nil {
+		return nil
+	}
+	for _, s := range stages {
+		if s.Name != "" {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
 
 // suggestFlag says what the build command or the Dockerfile lacks.
 func (d *Diagnosis) suggestFlag(text string) {
