@@ -36,7 +36,7 @@ const (
 )
 
 var serveKeys = []serveKey{
-	{"addr", "grpc.address", "address to listen on: unix:///PATH or tcp://HOST:PORT (several times)", list, false},
+	{"addr", "grpc.address", "address to listen on: unix:///PATH or tcp://HOST:PORT", list, false},
 	{"tlscert", "grpc.tls.cert", "certificate of tcp addresses", text, false},
 	{"tlskey", "grpc.tls.key", "its key", text, false},
 	{"tlscacert", "grpc.tls.ca", "certificate authority that clients have to be signed by", text, false},
@@ -46,15 +46,15 @@ var serveKeys = []serveKey{
 	{"otel-socket-path", "otel.socketPath", "socket on which steps send their spans", text, true},
 	{"proxy-network", "proxyNetwork", "make every build use the proxy network", boolean, true},
 	{"cdi-disabled", "cdi.disabled", "offer no CDI devices", boolean, true},
-	{"cdi-spec-dir", "cdi.specDirs", "directory with CDI specifications (several times)", list, true},
+	{"cdi-spec-dir", "cdi.specDirs", "directory with CDI specifications", list, true},
 	{"debugaddr", "grpc.debugAddress", "ignored", text, true},
 	{"rootless", "worker.oci.rootless", "fail unless the engine is rootless", boolean, true},
 	{"oci-worker", "worker.oci.enabled", "always true", boolean, true},
 	{"containerd-worker", "worker.containerd.enabled", "always false", boolean, true},
-	{"oci-worker-labels", "worker.oci.labels", "label of the worker, KEY=VALUE (several times)", pairs, true},
+	{"oci-worker-labels", "worker.oci.labels", "label of the worker, KEY=VALUE", pairs, true},
 	{"oci-worker-snapshotter", "worker.oci.snapshotter", "auto, overlayfs, fuse-overlayfs or native", text, true},
 	{"oci-worker-proxy-snapshotter-path", "worker.oci.proxySnapshotterPath", "not supported", text, true},
-	{"oci-worker-platform", "worker.oci.platforms", "platform that the worker offers (several times)", list, true},
+	{"oci-worker-platform", "worker.oci.platforms", "platform that the worker offers", list, true},
 	{"oci-worker-net", "worker.oci.networkMode", "network of steps: auto, host, cni or bridge", text, true},
 	{"oci-cni-config-path", "worker.oci.cniConfigPath", "CNI configuration", text, true},
 	{"oci-cni-binary-dir", "worker.oci.cniBinaryPath", "directory of CNI plugins", text, true},
