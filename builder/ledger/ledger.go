@@ -27,6 +27,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -122,10 +123,21 @@ func (l *Ledger) identity() string {
 	for _, r := range l.roots {
 		var st unix.Stat_t
 		_ = unix.Stat(r.path, &st) // a directory that is gone is an error of the build
-		ignore, _ := os.ReadFile(filepath.Join(r.path, ".dockerignore"))
-		fmt.Fprintf(h, "%q %q %d %d %x\n", r.name, r.path, st.Dev, st.Ino, sha256.Sum256(ignore))
+		fmt.Fprintf(h, "%q %q %d %d %x\n", r.name, r.path, st.Dev, st.Ino, hashFile(filepath.Join(r.path, ".dockerignore")))
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// hashFile returns the digest of a file's content. What is no file is as good as empty: BuildKit reads nothing from it.
+func hashFile(path string) []byte {
+	h := sha256.New()
+	if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() {
+		if f, err := os.Open(path); err == nil {
+			defer f.Close()
+			_, _ = io.Copy(h, f)
+		}
+	}
+	return h.Sum(nil)
 }
 
 // lock opens a slot's file and locks it, or returns EWOULDBLOCK. The lock ends with the process.

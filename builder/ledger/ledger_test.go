@@ -147,7 +147,9 @@ func TestGenerations(t *testing.T) {
 			os.Rename(filepath.Join(g.dir, "sub"), filepath.Join(g.dir, "old"))
 			os.Rename(filepath.Join(g.dir, "new"), filepath.Join(g.dir, "sub"))
 		}, true},
-		"ignore file": {func(g *ground) { g.write(".dockerignore", "x", now) }, true},
+		"ignore file":                 {func(g *ground) { g.write(".dockerignore", "x", now) }, true},
+		"ignore file that is a pipe":  {func(g *ground) { unix.Mkfifo(filepath.Join(g.dir, ".dockerignore"), 0o600) }, false},
+		"ignore file that is endless": {func(g *ground) { os.Symlink("/dev/zero", filepath.Join(g.dir, ".dockerignore")) }, false},
 		"killed build": {func(g *ground) {
 			l, f := g.open()
 			g.send(f, &fsutil.FilterOpt{})

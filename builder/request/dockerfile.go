@@ -22,7 +22,7 @@ func (r *Request) dockerfile(ctx context.Context, s *Solve, content []byte) erro
 	switch {
 	case content != nil:
 	case r.File == "-":
-		if content, err = io.ReadAll(r.Stdin); err != nil {
+		if content, err = readAll("-", r.Stdin); err != nil {
 			return fmt.Errorf("read standard input: %w", err)
 		}
 		if len(content) == 0 {
@@ -95,11 +95,15 @@ func (r *Request) localDockerfile(s *Solve) error {
 		return &InputError{Path: path, Err: syscall.EISDIR, Hint: "-f names the Dockerfile itself, not its directory: -f " + filepath.Join(path, "Dockerfile")}
 	}
 	s.Dockerfile = path
-	content, err := os.ReadFile(path)
+	read := ReadText
+	if r.File != "" {
+		read = readNamed
+	}
+	content, err := read(path)
 	if err != nil {
 		return &InputError{Path: path, Err: cause(err)}
 	}
-	ignore, err := os.ReadFile(path + ".dockerignore")
+	ignore, err := ReadText(path + ".dockerignore")
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
 		ignore = nil

@@ -108,6 +108,9 @@ func (s *Solve) mount(name, dir string) (string, error) {
 	if _, err := os.ReadDir(abs); err != nil {
 		return "", &InputError{Path: dir, Err: cause(err), Hint: "the build reads this directory as the user who runs it"}
 	}
+	if ignore := filepath.Join(abs, ".dockerignore"); isPipe(ignore) { // the engine would wait for it for ever
+		return "", &InputError{Path: ignore, Err: errPipe}
+	}
 	f, err := fsutil.NewFS(abs)
 	if err != nil {
 		return "", &InputError{Path: abs, Err: err}
@@ -184,6 +187,11 @@ func isRemote(s string) bool {
 func isDir(path string) bool {
 	fi, err := os.Stat(path)
 	return err == nil && fi.IsDir()
+}
+
+func isPipe(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.Mode()&fs.ModeNamedPipe != 0
 }
 
 func isFile(path string) bool {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/moby/buildkit/client"
@@ -204,6 +205,21 @@ func TestRefused(t *testing.T) {
 	dir := newContext(t)
 	write(t, "file", "x")
 	write(t, "sub/Dockerfile", "FROM x\n")
+	for _, d := range []string{"b", "c", "e"} {
+		write(t, "pipes/"+d+"/Dockerfile", "FROM x\n")
+	}
+	for _, pipe := range []string{"pipes/a/Dockerfile", "pipes/b/.dockerignore", "pipes/c/Dockerfile.dockerignore"} {
+		os.MkdirAll(filepath.Dir(pipe), 0o755)
+		if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, link := range []string{"pipes/d/Dockerfile", "pipes/e/Dockerfile.dockerignore"} {
+		os.MkdirAll(filepath.Dir(link), 0o755)
+		if err := os.Symlink("/dev/zero", link); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, test := range map[string]struct {
 		r    Request
 		want string
@@ -258,6 +274,12 @@ func TestRefused(t *testing.T) {
 		"nothing on stdin":       {Request{Context: "-", Stdin: strings.NewReader("")}, "-: nothing came on standard input", false},
 		"Dockerfile gone":        {Request{File: "gone"}, dir + "/gone: there is no Dockerfile", false},
 		"Dockerfile a directory": {Request{File: "sub"}, dir + "/sub: is a directory", false},
+		"Dockerfile a pipe":      {Request{Context: "pipes/a"}, dir + "/pipes/a/Dockerfile: is a pipe", false},
+		"ignore file a pipe":     {Request{Context: "pipes/b"}, dir + "/pipes/b/.dockerignore: is a pipe", false},
+		"own ignore file a pipe": {Request{Context: "pipes/c"}, dir + "/pipes/c/Dockerfile.dockerignore: is a pipe", false},
+		"Dockerfile endless":     {Request{Context: "pipes/d"}, dir + "/pipes/d/Dockerfile: is larger than 16 MB", false},
+		"ignore file endless":    {Request{Context: "pipes/e"}, dir + "/pipes/e/Dockerfile.dockerignore: is larger than 16 MB", false},
+		"named file endless":     {Request{File: "/dev/zero"}, "/dev/zero: is larger than 16 MB", false},
 		"file for a directory":   {Request{Outputs: []string{"file"}}, "file: not a directory", false},
 		"directory for a file":   {Request{Outputs: []string{"type=tar,dest=sub"}}, "sub: is a directory", false},
 	} {
@@ -282,7 +304,7 @@ func TestRefused(t *testing.T) {
 	for _, e := range must(os.ReadDir(".")) {
 		fmt.Fprintln(&left, e.Name())
 	}
-	if want := "Dockerfile\nfile\nsub\n"; left.String() != want {
+	if want := "Dockerfile\nfile\npipes\nsub\n"; left.String() != want {
 		t.Errorf("refused requests left files:\n%s", left.String())
 	}
 }

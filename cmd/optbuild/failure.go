@@ -135,7 +135,7 @@ func contextFiles(s *request.Solve) diagnose.Context {
 			ignore = own
 		}
 	}
-	if text, err := os.ReadFile(ignore); err == nil {
+	if text, err := request.ReadText(ignore); err == nil {
 		c.Ignore = diagnose.IgnoreFile{Name: shortPath(ignore), Text: string(text)}
 	}
 	return c
