@@ -16,7 +16,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// verified is a content store that reads nothing that was altered on disk. BuildKit compares layers with their digests when
+// verified is a content store that reads nothing that was altered on disk, and takes nothing without end. BuildKit compares layers with their digests when
 // it unpacks or sends them, but takes configurations and manifests as they are: an altered one changes what is built.
 //
 // Small blobs are compared before anything of them is given out, large ones when they were read from the start to the end.
@@ -82,6 +82,50 @@ func (r *verifiedReader) ReadAt(p []byte, at int64) (int, error) {
 		return 0, r.verify.damaged(r.digest)
 	}
 	return n, err
+}
+
+// Writer takes no more than the size that a descriptor names: BuildKit would look at it only in the end, and a registry that
+// does not end could fill the disk.
+func (v verified) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	var o content.WriterOpts
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	w, err := v.Store.Writer(ctx, opts...)
+	if err != nil || o.Desc.Size <= 0 {
+		return w, err
+	}
+	st, err := w.Status()
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	return &boundedWriter{Writer: w, desc: o.Desc, at: st.Offset}, nil
+}
+
+type boundedWriter struct {
+	content.Writer
+	desc ocispecs.Descriptor
+	at   int64
+}
+
+func (w *boundedWriter) Write(p []byte) (int, error) {
+	if w.at+int64(len(p)) > w.desc.Size {
+		return 0, fmt.Errorf("%s is larger than the %d bytes that it should have", w.desc.Digest, w.desc.Size)
+	}
+	n, err := w.Writer.Write(p)
+	w.at += int64(n)
+	return n, err
+}
+
+func (w *boundedWriter) Truncate(size int64) error {
+	err := w.Writer.Truncate(size)
+	if err == nil {
+		w.at = size
+	}
+	return err
 }
 
 // suspectsName is a file with the digests of blobs that were found damaged while they were in use, one in a line.

@@ -82,3 +82,45 @@ func TestVerifiedOutOfOrder(t *testing.T) {
 		t.Errorf("read again: %d bytes, %v", len(got), err)
 	}
 }
+
+// TestWriterIsBounded: a blob can't be larger than it should be, also when it is begun anew.
+func TestWriterIsBounded(t *testing.T) {
+	store, err := local.NewStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := ocispecs.Descriptor{Digest: digest.FromString("0123456789"), Size: 10}
+	w, err := verified{Store: store}.Writer(t.Context(), content.WithRef("new"), content.WithDescriptor(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"01234", "56789"} {
+		if _, err := w.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Write([]byte("x")); err == nil {
+		t.Error("an eleventh byte was taken")
+	}
+	if err := w.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("0123456")); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	w, err = verified{Store: store}.Writer(t.Context(), content.WithRef("new"), content.WithDescriptor(d)) // goes on
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.Write([]byte("789x")); err == nil {
+		t.Error("an eleventh byte was taken")
+	}
+	if _, err := w.Write([]byte("789")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(t.Context(), d.Size, d.Digest); err != nil {
+		t.Error(err)
+	}
+}
