@@ -77,8 +77,8 @@ func (d Dir) writeMarker(m marker) error {
 const syncDelay = time.Second
 
 // syncMarker puts the marker on disk: else a crash soon after a start could leave the marker of the engine before, and with
-// it trust in what we have overwritten since. It takes as long as the disk does, so it runs beside the engine's start; before
-// it is through, writes of the cache reach the disk first only when the kernel runs out of memory just then.
+// it trust in what we have overwritten since. It takes as long as the disk does, so it runs beside the work; before it is
+// through, writes of the cache reach the disk first only when the kernel runs out of memory just then.
 func (d Dir) syncMarker() {
 	for _, path := range []string{d.file(markerName), d.path} {
 		if f, err := os.Open(path); err == nil {
