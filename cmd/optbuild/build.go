@@ -324,29 +324,3 @@ func stdoutIsTerminal() bool {
 	_, err := console.ConsoleFromFile(os.Stdout)
 	return err == nil
 }
-
-func requestFrom(c *cli.Context) request.Request {
-	platforms := c.StringSlice("platform")
-	if len(platforms) == 0 {
-		if p := os.Getenv("DOCKER_DEFAULT_PLATFORM"); p != "" {
-			platforms = []string{p}
-		}
-	}
-	call := c.String("call")
-	if c.Bool("check") {
-		call = "check"
-	}
-	return request.Request{
-		Context: c.Args().First(), File: c.String("file"), Stdin: interruptible(c.Context, os.Stdin),
-		Tags: c.StringSlice("tag"), BuildArgs: c.StringSlice("build-arg"), Target: c.String("target"), Platforms: platforms,
-		Labels: c.StringSlice("label"), Annotations: c.StringSlice("annotation"), Outputs: c.StringSlice("output"),
-		Push: c.Bool("push"), Load: c.Bool("load"), CacheFrom: c.StringSlice("cache-from"), CacheTo: c.StringSlice("cache-to"),
-		NoCache: c.Bool("no-cache"), NoCacheFilter: c.StringSlice("no-cache-filter"), Pull: c.Bool("pull"),
-		Secrets: c.StringSlice("secret"), SSH: c.StringSlice("ssh"), BuildContexts: c.StringSlice("build-context"),
-		Network: c.String("network"), AddHosts: c.StringSlice("add-host"), ShmSize: c.String("shm-size"),
-		Ulimits: c.StringSlice("ulimit"), Allow: c.StringSlice("allow"), CgroupParent: c.String("cgroup-parent"), Call: call,
-		Provenance: c.String("provenance"), SBOM: c.String("sbom"), Attest: c.StringSlice("attest"),
-		Resources: resources(c), IIDFile: c.String("iidfile"),
-		Environ: os.Environ(), Stdout: os.Stdout, Terminal: stdoutIsTerminal(),
-	}
-}
