@@ -285,3 +285,17 @@ func TestAwaitEnd(t *testing.T) {
 		}
 	}
 }
+
+// TestAbandoned: an engine that serves does not end because its starter has joined it and let go.
+func TestAbandoned(t *testing.T) {
+	open, closed := make(chan struct{}), make(chan struct{})
+	close(closed)
+	if !abandoned(open, closed) {
+		t.Error("a starter that is gone was not noticed")
+	}
+	for range 100 {
+		if abandoned(closed, open) || abandoned(closed, closed) {
+			t.Fatal("an engine that serves would end")
+		}
+	}
+}

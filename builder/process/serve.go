@@ -180,14 +180,27 @@ func serveUnless(ctx context.Context, starterGone <-chan struct{}, serve Serve, 
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
-		select {
-		case <-done:
-		case <-starterGone:
+		if abandoned(done, starterGone) {
 			fmt.Fprintln(os.Stderr, "optbuild-engine: the command that started the engine is gone")
 			os.Exit(1)
 		}
 	}()
 	return serve(ctx, e)
+}
+
+// abandoned reports whether the starter went before the engine served. A starter also goes, or lets go, soon after that: on a
+// busy machine both may have happened by the time that this goroutine first runs.
+func abandoned(served, starterGone <-chan struct{}) bool {
+	select {
+	case <-served:
+	case <-starterGone:
+	}
+	select {
+	case <-served:
+		return false
+	default:
+		return true
+	}
 }
 
 // end is what an engine does last. From here on nobody can join: who tries finds no socket, waits for the lock, and starts an
