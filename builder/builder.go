@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/errdefs"
 	"github.com/moby/buildkit/client"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -128,7 +129,7 @@ func (c *Conn) Explain(err error) error {
 		return nil
 	}
 	patience := time.Duration(0)
-	if status.Code(err) == codes.Unavailable {
+	if status.Code(err) == codes.Unavailable || errdefs.IsUnavailable(err) { // as BuildKit's client, or the image store's, says it
 		patience = time.Second // all connections end with the engine, but one may be seen to end before the other
 	}
 	if lost := c.LostWithin(patience); lost != nil {
