@@ -1,7 +1,6 @@
 package request
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -96,8 +95,10 @@ func (st *staging) file(dest string) (func() (*os.File, error), error) {
 	if err := writable(parent); err != nil {
 		return nil, err
 	}
+	prefix := "." + filepath.Base(dest) + ".optbuild-"
+	removeAbandoned(parent, prefix)
 	return func() (*os.File, error) {
-		f, err := os.CreateTemp(parent, "."+filepath.Base(dest)+".optbuild-*")
+		f, err := os.OpenFile(filepath.Join(parent, stagingName(prefix)), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 		if err != nil {
 			return nil, err
 		}
@@ -133,14 +134,17 @@ func (st *staging) directory(dest string, replace bool) (string, error) {
 		if err := writable(dest); err != nil {
 			return "", err
 		}
-		dir := filepath.Join(dest, ".optbuild-"+rand.Text())
+		removeAbandoned(dest, ".optbuild-")
+		dir := filepath.Join(dest, stagingName(".optbuild-"))
 		st.add(dir, func() error { return merge{replace: replace, keep: filepath.Base(dir)}.into(dir, dest) })
 		return dir, nil
 	}
 	if err := writable(parent); err != nil {
 		return "", err
 	}
-	dir := filepath.Join(parent, "."+filepath.Base(dest)+".optbuild-"+rand.Text())
+	prefix := "." + filepath.Base(dest) + ".optbuild-"
+	removeAbandoned(parent, prefix)
+	dir := filepath.Join(parent, stagingName(prefix))
 	st.add(dir, func() error {
 		if err := os.MkdirAll(dir, 0o777); err != nil { // nothing came: an empty result
 			return err
@@ -223,7 +227,7 @@ func (m merge) entry(e fs.DirEntry, src, dst string) error {
 
 // copyInto is for a directory to which nothing can be renamed from outside. entries are what is left to do.
 func (m merge) copyInto(from, to string, entries []fs.DirEntry) error {
-	dir := filepath.Join(to, ".optbuild-"+rand.Text())
+	dir := filepath.Join(to, stagingName(".optbuild-"))
 	defer os.RemoveAll(dir)
 	if err := continuity.CopyDir(dir, from, continuity.WithXAttrExclude("security.selinux")); err != nil {
 		return err

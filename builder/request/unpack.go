@@ -7,9 +7,11 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/pkg/archive"
+	"github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/session/filesync"
 )
 
@@ -27,11 +29,19 @@ func unpackTo(dir string) filesync.FileOutputFunc {
 		pr, pw := io.Pipe()
 		u := &unpacker{PipeWriter: pw, done: make(chan error, 1)}
 		go func() {
-			_, err := archive.Apply(context.Background(), dir, pr,
+			opts := []archive.ApplyOpt{
 				archive.WithNoSameOwner(),
-				archive.WithFilter(withoutPrivilegedAttributes),
 				// A file with the name of a whiteout is a file here: there is nothing below that it could delete.
-				archive.WithConvertWhiteout(func(*tar.Header, string) (bool, error) { return true, nil }))
+				archive.WithConvertWhiteout(func(*tar.Header, string) (bool, error) { return true, nil }),
+			}
+			o := ordinary{dir: dir}
+			if os.Geteuid() != 0 {
+				opts = append(opts, archive.WithFilter(o.prepare))
+			}
+			_, err := archive.Apply(context.Background(), dir, pr, opts...)
+			if err == nil {
+				err = o.closeDirectories()
+			}
 			if err != nil {
 				err = fmt.Errorf("write output: %w", err)
 			}
@@ -53,13 +63,35 @@ func (u *unpacker) Close() error {
 	return <-u.done
 }
 
-// withoutPrivilegedAttributes leaves out the extended attributes that only root may set, for everybody else.
-func withoutPrivilegedAttributes(h *tar.Header) (bool, error) {
-	if os.Geteuid() != 0 {
-		const prefix = "SCHILY.xattr."
-		maps.DeleteFunc(h.PAXRecords, func(k, _ string) bool {
-			return strings.HasPrefix(k, prefix+"security.") || strings.HasPrefix(k, prefix+"trusted.")
-		})
+// ordinary makes archives of root's files such that an ordinary user can unpack them.
+type ordinary struct {
+	dir    string
+	closed []*tar.Header // directories that their owner may not write to, in the archive's order
+}
+
+// prepare leaves out the extended attributes that only root may set, and keeps directories open while they are filled.
+func (o *ordinary) prepare(h *tar.Header) (bool, error) {
+	const prefix = "SCHILY.xattr."
+	maps.DeleteFunc(h.PAXRecords, func(k, _ string) bool {
+		return strings.HasPrefix(k, prefix+"security.") || strings.HasPrefix(k, prefix+"trusted.")
+	})
+	if h.Typeflag == tar.TypeDir && h.Mode&0o300 != 0o300 {
+		was := *h
+		o.closed = append(o.closed, &was)
+		h.Mode |= 0o700
 	}
 	return true, nil
+}
+
+func (o *ordinary) closeDirectories() error {
+	for _, h := range slices.Backward(o.closed) {
+		path, err := fs.RootPath(o.dir, h.Name)
+		if err == nil {
+			err = os.Chmod(path, h.FileInfo().Mode())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -83,3 +83,29 @@ func TestUnpackBroken(t *testing.T) {
 		t.Error("no error for what is no archive")
 	}
 }
+
+func TestUnpackOrdinary(t *testing.T) {
+	dir := t.TempDir()
+	o := ordinary{dir: dir}
+	h := tar.Header{Name: "closed/", Typeflag: tar.TypeDir, Mode: 0o555, PAXRecords: map[string]string{
+		"SCHILY.xattr.security.capability": "x", "SCHILY.xattr.trusted.overlay": "x", "SCHILY.xattr.user.a": "x",
+	}}
+	if ok, err := o.prepare(&h); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if h.Mode != 0o755 {
+		t.Errorf("mode while it is filled: %o, want 755", h.Mode)
+	}
+	if len(h.PAXRecords) != 1 || h.PAXRecords["SCHILY.xattr.user.a"] != "x" {
+		t.Errorf("attributes %v, want user.a only", h.PAXRecords)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "closed"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.closeDirectories(); err != nil {
+		t.Fatal(err)
+	}
+	if fi, err := os.Stat(filepath.Join(dir, "closed")); err != nil || fi.Mode().Perm() != 0o555 {
+		t.Errorf("got %v, %v, want mode 555", fi.Mode(), err)
+	}
+}
