@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -43,7 +44,21 @@ func removeAbandoned(dir, prefix string) {
 		}
 		pid, _, _ := strings.Cut(rest, "-")
 		if n, err := strconv.Atoi(pid); err == nil && n > 0 && errors.Is(syscall.Kill(n, 0), syscall.ESRCH) {
-			_ = os.RemoveAll(filepath.Join(dir, e.Name()))
+			removeStaged(filepath.Join(dir, e.Name()))
 		}
 	}
+}
+
+// removeStaged removes something staged, also directories that their owner may not write to.
+func removeStaged(path string) {
+	if os.RemoveAll(path) == nil {
+		return
+	}
+	_ = filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = os.Chmod(path, 0o700)
+		}
+		return err
+	})
+	_ = os.RemoveAll(path)
 }

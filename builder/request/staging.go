@@ -228,7 +228,7 @@ func (m merge) entry(e fs.DirEntry, src, dst string) error {
 // copyInto is for a directory to which nothing can be renamed from outside. entries are what is left to do.
 func (m merge) copyInto(from, to string, entries []fs.DirEntry) error {
 	dir := filepath.Join(to, stagingName(".optbuild-"))
-	defer os.RemoveAll(dir)
+	defer removeStaged(dir)
 	if err := continuity.CopyDir(dir, from, continuity.WithXAttrExclude("security.selinux")); err != nil {
 		return err
 	}
@@ -279,6 +279,6 @@ func (st *staging) discard() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for _, path := range st.remove {
-		_ = os.RemoveAll(path)
+		removeStaged(path)
 	}
 }

@@ -32,7 +32,7 @@ type one struct {
 }
 
 // cases is the table. Names are kept: results are compared over time.
-func cases(b *bench) ([]one, error) {
+func cases(ctx context.Context, b *bench) ([]one, error) {
 	root := filepath.Join(b.Dir, "optbuild")
 	app, err := b.copyApp("app")
 	if err != nil {
@@ -46,7 +46,7 @@ func cases(b *bench) ([]one, error) {
 		b.build("cold", app, root, "", func(c *one) {
 			c.bound, c.memory, c.memoryBound, c.long = 1, true, 1.2, true
 			c.ours.ready = func() error { return os.RemoveAll(root) }
-			c.stock.ready = func() error { return execute(b.buildctl("prune", "--all")) }
+			c.stock.ready = func() error { return b.emptyDaemon(ctx) }
 		}),
 		b.build("no-op", app, root, "", func(c *one) { c.bound = 1 }),
 		b.build("one changed file", app, root, "", func(c *one) {

@@ -74,7 +74,7 @@ func run(ctx context.Context, o options, only, file string) error {
 		return err
 	}
 	defer b.close()
-	list, err := cases(b)
+	list, err := cases(ctx, b)
 	if err != nil {
 		return err
 	}

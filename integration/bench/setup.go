@@ -62,8 +62,30 @@ func setUp(ctx context.Context, o options) (_ *bench, err error) {
 	if b.Optbuild, err = install(b.Optbuild, filepath.Join(b.Dir, "bin", "optbuild")); err != nil {
 		return nil, err
 	}
+	b.undo = append(b.undo, b.stopDaemon)
 	return b, b.startDaemon(ctx)
 }
+
+func (b *bench) stopDaemon() {
+	if b.daemon == nil || b.daemon.Process == nil {
+		return
+	}
+	_ = b.daemon.Process.Signal(os.Interrupt)
+	_ = b.daemon.Wait()
+	b.daemon = nil
+}
+
+// emptyDaemon gives buildkitd a new, empty root. `buildctl prune --all` would not do: it keeps base images that were used a
+// moment ago.
+func (b *bench) emptyDaemon(ctx context.Context) error {
+	b.stopDaemon()
+	if err := os.RemoveAll(b.stockRoot()); err != nil {
+		return err
+	}
+	return b.startDaemon(ctx)
+}
+
+func (b *bench) stockRoot() string { return filepath.Join(b.Dir, "stock") }
 
 func (b *bench) startRegistry(ctx context.Context) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -98,7 +120,7 @@ func (b *bench) startDaemon(ctx context.Context) error {
 	}
 	b.address = "unix://" + filepath.Join(b.Dir, "buildkitd.sock")
 	b.daemon = exec.Command(filepath.Join(b.Stock, "buildkitd"), "--oci-worker=true", "--containerd-worker=false",
-		"--oci-worker-net=host", "--root", filepath.Join(b.Dir, "stock"), "--addr", b.address)
+		"--oci-worker-net=host", "--root", b.stockRoot(), "--addr", b.address)
 	b.daemon.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"))
 	logFile, err := os.Create(filepath.Join(b.Dir, "buildkitd.log"))
 	if err != nil {
@@ -109,10 +131,6 @@ func (b *bench) startDaemon(ctx context.Context) error {
 	if err := b.daemon.Start(); err != nil {
 		return err
 	}
-	b.undo = append(b.undo, func() {
-		b.daemon.Process.Signal(os.Interrupt)
-		b.daemon.Wait()
-	})
 	deadline := time.Now().Add(30 * time.Second)
 	for b.buildctl("debug", "workers").Run() != nil {
 		if time.Now().After(deadline) {
