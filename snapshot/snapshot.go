@@ -12,11 +12,13 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	fuseoverlayfs "github.com/containerd/fuse-overlayfs-snapshotter/v2"
 	"github.com/moby/sys/userns"
+	bolt "go.etcd.io/bbolt"
 )
 
 // Choice is a snapshotter that works in the directory it was chosen for.
@@ -85,9 +87,20 @@ func choose(dir string) Choice {
 	return Choice{Name: "native", New: native.NewSnapshotter, Slow: errors.Join(errOverlay, errFuse).Error()}
 }
 
-// Removal is asynchronous, as in buildkitd: directories of removed snapshots are deleted by the snapshotter's Cleanup.
+// Removal is asynchronous, as in buildkitd: directories of removed snapshots are deleted by the snapshotter's Cleanup. Unlike
+// there, the records of snapshots are written without fsync, like the engine's other databases: each step makes some of them.
 func newOverlay(root string) (snapshots.Snapshotter, error) {
-	return overlay.NewSnapshotter(root, overlay.AsynchronousRemove)
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	records, err := storage.NewMetaStore(filepath.Join(root, "metadata.db"), func(o *bolt.Options) error {
+		o.NoSync = true
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithMetaStore(records))
 }
 
 func newFuseOverlay(root string) (snapshots.Snapshotter, error) {
