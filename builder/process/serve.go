@@ -125,6 +125,7 @@ func runEngine(serve Serve) error {
 		return fail(ready{MaskedProc: errors.Is(err, errMaskedProc)}, err)
 	}
 	last, err := d.readMarker()
+	neverUsed := errors.Is(err, os.ErrNotExist)
 	d.sweep(p.Shape, err == nil && !last.Running)
 	notices, err := d.checkMarker(machineClock())
 	if err == nil {
@@ -133,7 +134,11 @@ func runEngine(serve Serve) error {
 	if err != nil {
 		return fail(ready{}, err)
 	}
-	time.AfterFunc(syncDelay, d.syncMarker)
+	if neverUsed {
+		go d.syncMarker() // while there is little else to write
+	} else {
+		time.AfterFunc(syncDelay, d.syncMarker)
+	}
 
 	// Setsid took us out of the terminal, so that Ctrl-C reaches the command only. SIGTERM is for us. The rest is caught and
 	// dropped rather than ignored: ignored signals would stay ignored in the steps of the build.
