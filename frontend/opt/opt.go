@@ -1,0 +1,164 @@
+// Package opt rewrites plans: the compiler's passes.
+//
+// In come a plan, what is known of the world ([plan.Facts]) and the user's choices ([Options]); out come the rewritten plan and remarks that say
+// what was done, what was refused and why. A pass is a row of a table; the rows' order is the order in which they run, and each says why it stands
+// where it stands. Passes do no I/O. A pass that breaks what every plan must keep (plan.Check), or panics, costs the build its optimisation, never
+// its result: Run then hands back the plan that came in.
+//
+// Weak where programs are: a pass knows a table of programs and refuses the rest.
+package opt
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/optbuild/optbuild/frontend/plan"
+)
+
+// Keeps is how much of the result a rewrite leaves as stock BuildKit makes it. A lower value keeps more.
+type Keeps int
+
+const (
+	Image    Keeps = iota + 1 // bit for bit
+	Files                     // the same files and image config, but for the residue that the remark names; layers may differ
+	Observed                  // as Files, provided that the programs that run read what they are known to read
+)
+
+var keepsNames = map[Keeps]string{Image: "image", Files: "files", Observed: "observed"}
+
+func (k Keeps) String() string { return keepsNames[k] }
+
+// Pass is a row of the table.
+type Pass struct {
+	Name  string // verb-noun, kebab-case
+	Doc   string // one line for people
+	Order string // why it stands where it stands
+	Keeps Keeps  // the most that a rewrite of it may change; a Change may keep more or less
+	Fix   bool   // it only makes sense in a Dockerfile that people keep: `optbuild fix`, not builds
+
+	// Wants lists paths of the build context of which the pass needs to know more, nil for none. It is asked before Run, with the plan as the user wrote it.
+	Wants func(*plan.Plan, *plan.Facts) []string
+	Run   func(*Work)
+}
+
+// Level says which rewrites are done.
+type Level string
+
+const (
+	Off  Level = "off"  // none
+	Safe Level = "safe" // those that keep the image or its files
+	All  Level = "all"  // those that rest on what programs are known to read as well
+)
+
+// Options are the user's choices. The zero value is level Safe, without limit.
+type Options struct {
+	Level    Level // "" is Safe
+	Disabled []string
+	Rewrites int  // do only the first N rewrites, for bisection; 0 means all, a negative number none
+	Fix      bool // the result is a Dockerfile for people, not for this build
+}
+
+// Check reports an unknown level or pass.
+func (o Options) Check() error {
+	switch o.Level {
+	case "", Off, Safe, All:
+	default:
+		return fmt.Errorf("unknown level %q: want off, safe or all", o.Level)
+	}
+	for _, d := range o.Disabled {
+		if !slices.ContainsFunc(Passes, func(p Pass) bool { return p.Name == d }) {
+			return fmt.Errorf("unknown pass %q: want one of %v", d, Names())
+		}
+	}
+	return nil
+}
+
+// Names are the passes' names, in order.
+func Names() []string {
+	names := make([]string, len(Passes))
+	for i, p := range Passes {
+		names[i] = p.Name
+	}
+	return names
+}
+
+// Result is what Run made.
+type Result struct {
+	Plan    *plan.Plan
+	Remarks []Remark
+	After   []Step // the plan after each pass that changed it, in order
+	Err     error  // the BrokenError of a pass whose work was thrown away, together with that of all others
+}
+
+// Step is the plan after one pass.
+type Step struct {
+	Pass string
+	Plan *plan.Plan
+}
+
+// BrokenError is a pass that broke a plan: a bug in optbuild.
+type BrokenError struct {
+	Pass string
+	Err  error
+}
+
+func (e *BrokenError) Error() string {
+	return fmt.Sprintf("pass %s broke the plan: %v", e.Pass, e.Err)
+}
+func (e *BrokenError) Unwrap() error { return e.Err }
+
+// Wants lists the paths of the context that the passes would like to know of, sorted.
+func Wants(p *plan.Plan, f *plan.Facts, o Options) []string {
+	var want []string
+	for _, pass := range o.passes() {
+		if pass.Wants != nil {
+			want = append(want, pass.Wants(p, f)...)
+		}
+	}
+	slices.Sort(want)
+	return slices.Compact(want)
+}
+
+func (o Options) passes() []Pass {
+	if o.Level == Off {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(Passes), func(p Pass) bool {
+		return slices.Contains(o.Disabled, p.Name) || p.Fix && !o.Fix
+	})
+}
+
+// Run puts the plan through the passes. It does not change p.
+func Run(p *plan.Plan, f *plan.Facts, o Options) Result {
+	return run(p, f, o, o.passes())
+}
+
+func run(p *plan.Plan, f *plan.Facts, o Options, passes []Pass) Result {
+	if o.Level == "" {
+		o.Level = Safe
+	}
+	res := Result{Plan: p}
+	left := o.Rewrites
+	if left == 0 {
+		left = -1
+	} else if left < 0 {
+		left = 0
+	}
+	for _, pass := range passes {
+		w := &Work{Plan: res.Plan.Clone(), Facts: f, Options: o, pass: pass, left: &left}
+		err := w.run()
+		if err == nil && w.changed {
+			err = plan.Check(p, w.Plan, f)
+		}
+		if err != nil {
+			return Result{Plan: p, Err: &BrokenError{pass.Name, err}}
+		}
+		res.Remarks = append(res.Remarks, w.remarks...)
+		if w.changed {
+			res.Plan = w.Plan
+			res.After = append(res.After, Step{pass.Name, w.Plan})
+		}
+	}
+	slices.SortStableFunc(res.Remarks, func(a, b Remark) int { return a.Lines.First - b.Lines.First })
+	return res
+}

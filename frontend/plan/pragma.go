@@ -1,0 +1,49 @@
+package plan
+
+import (
+	"regexp"
+	"strings"
+)
+
+// pragma matches a comment line for optbuild: "# optbuild: off", "# optbuild: keep", "# optbuild: off=split-copy,link". Off and
+// keep mean the same; off reads better on a file, keep on a line.
+var pragma = regexp.MustCompile(`(?mi)^[ \t]*#[ \t]*optbuild:[ \t]*(off|keep)(?:[ \t]*=[ \t]*([a-z0-9,\- \t]+?))?[ \t]*\r?$`)
+
+// pragmas finds the pragmas in the comments: in the head they hold for the whole file, above a FROM for its stage (above the
+// first FROM they are the head's), above another step, or between its lines, for the step.
+func (p *Plan) pragmas() {
+	all := kept(p.Head, nil)
+	for _, s := range p.Args {
+		s.keep = kept(s.Lead, all)
+	}
+	for _, st := range p.Stages {
+		st.From.keep = kept(st.From.Lead, all)
+		for _, s := range st.Steps {
+			lead := s.Lead
+			if s.Cmd.Name() != "run" || !strings.Contains(s.Text, "<<") { // a heredoc's lines are no comments
+				lead += "\n" + s.Text
+			}
+			s.keep = kept(lead, st.From.keep)
+		}
+	}
+}
+
+// kept are the passes that the pragmas in comments forbid, and those in outer.
+func kept(comments string, outer map[string]bool) map[string]bool {
+	if !strings.Contains(strings.ToLower(comments), "optbuild:") {
+		return outer
+	}
+	keep := map[string]bool{}
+	for k := range outer {
+		keep[k] = true
+	}
+	for _, m := range pragma.FindAllStringSubmatch(comments, -1) {
+		if m[2] == "" {
+			keep["*"] = true
+		}
+		for _, name := range strings.FieldsFunc(m[2], func(r rune) bool { return r == ',' || r == ' ' || r == '\t' }) {
+			keep[name] = true
+		}
+	}
+	return keep
+}
