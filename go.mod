@@ -214,4 +214,5 @@ require (
 	github.com/urfave/cli/v2 v2.27.7
 	golang.org/x/term v0.45.0
 	golang.org/x/tools v0.49.0
+	mvdan.cc/sh/v3 v3.14.1
 )
