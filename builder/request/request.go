@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 
 	"github.com/moby/buildkit/client"
 	"github.com/tonistiigi/fsutil"
@@ -52,7 +53,8 @@ type Request struct {
 	Provenance    string
 	SBOM          string
 	Attest        []string
-	IIDFile       string // checked against the outputs only; the caller writes it
+	IIDFile       string            // checked against the outputs only; the caller writes it
+	Frontend      map[string]string // attributes for the frontend alone
 
 	// Environ is the environment of the user, as os.Environ gives it.
 	Environ []string
@@ -149,9 +151,12 @@ func flagErrorf(flag, value, format string, args ...any) error {
 func New(ctx context.Context, r Request, frontend string) (_ *Solve, err error) {
 	s := &Solve{SolveOpt: client.SolveOpt{
 		Frontend:      frontend,
-		FrontendAttrs: map[string]string{},
+		FrontendAttrs: maps.Clone(r.Frontend),
 		LocalMounts:   map[string]fsutil.FS{},
 	}, NamedDirs: map[string]string{}, ledger: ledger.New(r.Ledgers), unreadable: make(chan error, 1), released: make(chan struct{})}
+	if s.FrontendAttrs == nil {
+		s.FrontendAttrs = map[string]string{}
+	}
 	defer func() {
 		if err != nil {
 			s.Discard()

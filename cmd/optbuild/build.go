@@ -40,6 +40,9 @@ func runBuild(c *cli.Context) error {
 	if c.NArg() != 1 {
 		return contextArgument(c.Args().Slice())
 	}
+	if _, err := optimizeOptions(c); err != nil {
+		return err
+	}
 	b, err := newBuild(c)
 	if err != nil {
 		return err

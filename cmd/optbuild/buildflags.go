@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -20,7 +21,7 @@ func buildFlags() []cli.Flag {
 	on := func(name, usage string, aliases ...string) cli.Flag {
 		return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases}
 	}
-	return []cli.Flag{
+	return slices.Concat(optimizeFlags(), []cli.Flag{
 		list("add-host", "`HOST:IP` added to /etc/hosts of steps"),
 		list("allow", "entitlement: network.host, security.insecure, device"),
 		list("annotation", "annotation of the image, [TYPE:]`KEY=VALUE`"),
@@ -55,7 +56,7 @@ func buildFlags() []cli.Flag {
 		list("tag", "`NAME` of the image, [REGISTRY/]REPOSITORY[:TAG]", "t"),
 		text("target", "stage to build"),
 		list("ulimit", "limit of steps, `TYPE=SOFT`[:HARD]"),
-	}
+	})
 }
 
 // requestFrom is the build that the flags ask for.
@@ -80,7 +81,7 @@ func requestFrom(c *cli.Context) request.Request {
 		Network: c.String("network"), AddHosts: c.StringSlice("add-host"), ShmSize: c.String("shm-size"),
 		Ulimits: c.StringSlice("ulimit"), Allow: c.StringSlice("allow"), CgroupParent: c.String("cgroup-parent"), Call: call,
 		Provenance: c.String("provenance"), SBOM: c.String("sbom"), Attest: c.StringSlice("attest"),
-		Resources: resources(c), IIDFile: c.String("iidfile"),
+		Resources: resources(c), IIDFile: c.String("iidfile"), Frontend: optimizeAttrs(c),
 		Environ: os.Environ(), Stdout: os.Stdout, Terminal: stdoutIsTerminal(),
 	}
 }

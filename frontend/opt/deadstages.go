@@ -2,9 +2,6 @@ package opt
 
 import (
 	"strconv"
-	"strings"
-
-	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 
 	"github.com/optbuild/optbuild/frontend/plan"
 )
@@ -36,8 +33,8 @@ func deadStages(w *Work) {
 		}
 	}
 	for _, st := range roots {
-		if what, s := reach(w, st, live); s != nil {
-			w.Missed(s, "unknown-reference", "cannot tell which stages are needed: "+what)
+		if u := w.Plan.Reach(st, w.Facts, live); u != nil {
+			w.Missed(u.Step, "unknown-reference", "cannot tell which stages are needed: "+u.Why)
 			return
 		}
 	}
@@ -66,59 +63,6 @@ func (w *Work) remove(st *plan.Stage) {
 	}
 }
 
-// reach marks what st needs. If it meets a reference that it cannot follow it returns why and the step.
-func reach(w *Work, st *plan.Stage, live map[*plan.Stage]bool) (string, *plan.Step) {
-	if live[st] {
-		return "", nil
-	}
-	live[st] = true
-	base, _, ok := w.Plan.Resolve(st, w.Facts)
-	if !ok {
-		return "FROM " + st.Def.BaseName + " depends on a value that is not known", st.From
-	}
-	if base != nil {
-		if what, s := reach(w, base, live); s != nil {
-			return what, s
-		}
-	}
-	for _, s := range st.Steps {
-		refs := references(s.Cmd)
-		if c, ok := s.Cmd.(*instructions.OnbuildCommand); ok && strings.Contains(strings.ToLower(c.Expression), "from=") {
-			return "ONBUILD may refer to any stage", s
-		}
-		for _, name := range refs {
-			if strings.Contains(name, "$") {
-				return name + " depends on a variable", s
-			}
-			if dep := w.Plan.Stage(name); dep != nil {
-				if what, s := reach(w, dep, live); s != nil {
-					return what, s
-				}
-			}
-		}
-	}
-	return "", nil
-}
-
-// references are the stages or images that a step copies or mounts from.
-func references(c instructions.Command) []string {
-	switch c := c.(type) {
-	case *instructions.CopyCommand:
-		if c.From != "" {
-			return []string{c.From}
-		}
-	case *instructions.RunCommand:
-		var refs []string
-		for _, m := range instructions.GetMounts(c) {
-			if m.From != "" {
-				refs = append(refs, m.From)
-			}
-		}
-		return refs
-	}
-	return nil
-}
-
 func stagesNotIn(p *plan.Plan, live map[*plan.Stage]bool) (dead []*plan.Stage) {
 	for _, st := range p.Stages {
 		if !live[st] {
@@ -131,7 +75,7 @@ func stagesNotIn(p *plan.Plan, live map[*plan.Stage]bool) (dead []*plan.Stage) {
 // byNumber reports whether the stage refers to a stage by its number.
 func byNumber(st *plan.Stage) bool {
 	for _, s := range st.Steps {
-		for _, name := range references(s.Cmd) {
+		for _, name := range plan.References(s.Cmd) {
 			if _, err := strconv.Atoi(name); err == nil {
 				return true
 			}

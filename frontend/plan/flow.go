@@ -93,7 +93,7 @@ func (s *State) clone() State {
 
 // Resolve tells what a stage builds on: another stage, or an image by its expanded name; ok is false if the name depends on what is unknown.
 func (p *Plan) Resolve(st *Stage, f *Facts) (stage *Stage, image string, ok bool) {
-	g := p.globals(f)
+	g := p.Global(f)
 	name, ok := g.Expand(st.Def.BaseName)
 	if !ok {
 		return nil, name, false
@@ -129,8 +129,8 @@ func (p *Plan) Target(f *Facts) *Stage {
 	return p.Stage(f.Target)
 }
 
-// globals is the state in which FROM is expanded.
-func (p *Plan) globals(f *Facts) *State {
+// Global is the state in which FROM lines are expanded: the arguments above the first stage.
+func (p *Plan) Global(f *Facts) *State {
 	s := &State{Known: true, escape: p.Escape}
 	for _, v := range platformArgs(f) {
 		s.set(v)
@@ -181,7 +181,7 @@ func platformArgs(f *Facts) []Var {
 
 // Flow gives the states in which the stage's steps start, and after them the state that the stage ends with: len(Steps)+1.
 func (p *Plan) Flow(st *Stage, f *Facts) []State {
-	global := p.globals(f)
+	global := p.Global(f)
 	s := p.start(st, f)
 	states := make([]State, 0, len(st.Steps)+1)
 	for _, step := range st.Steps {

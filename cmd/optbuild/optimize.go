@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/optbuild/optbuild/frontend"
+	"github.com/optbuild/optbuild/frontend/opt"
+)
+
+// optimizeFlags are the compiler's, for every command that compiles a Dockerfile.
+func optimizeFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "optimize", Usage: "off, safe (what keeps the image's files), all", EnvVars: []string{frontend.OptimizeEnv}, Value: string(opt.Safe)},
+		&cli.StringSliceFlag{Name: "optimize-disable", Usage: "`PASS`es to leave out: " + strings.Join(opt.Names(), ", ")},
+		&cli.IntFlag{Name: "rewrites", Usage: "make only the first `N` rewrites, to find the one that does harm", Value: -1, DefaultText: "all"},
+	}
+}
+
+// optimizeOptions reads the flags.
+func optimizeOptions(c *cli.Context) (opt.Options, error) {
+	o := opt.Options{Level: opt.Level(c.String("optimize")), Disabled: c.StringSlice("optimize-disable")}
+	if c.IsSet("rewrites") {
+		switch o.Rewrites = c.Int("rewrites"); {
+		case o.Rewrites < 0:
+			return o, usagef("--rewrites %d: want a number from 0", o.Rewrites)
+		case o.Rewrites == 0:
+			o.Rewrites = -1 // none
+		}
+	}
+	if err := o.Check(); err != nil {
+		return o, &usageErr{fmt.Errorf("optimize: %w", err)}
+	}
+	return o, nil
+}
+
+// optimizeAttrs hands the flags to the frontend, which runs in the engine.
+func optimizeAttrs(c *cli.Context) map[string]string {
+	attrs := map[string]string{frontend.AttrOptimize: c.String("optimize")}
+	if d := c.StringSlice("optimize-disable"); len(d) > 0 {
+		attrs[frontend.AttrDisable] = strings.Join(d, ",")
+	}
+	if c.IsSet("rewrites") {
+		attrs[frontend.AttrRewrites] = strconv.Itoa(c.Int("rewrites"))
+	}
+	return attrs
+}
