@@ -22,7 +22,7 @@ type Facts struct {
 
 // Image is what the compiler knows of a base image: the same for all platforms, or it is left out of Facts.
 type Image struct {
-	Env        []string // "PATH=/bin", the order is the image's
+	Env        []string // "PATH=/bin", the order is the image's; "PATH" is set to what is not known
 	User       string
 	WorkingDir string
 	Shell      []string // nil: /bin/sh -c

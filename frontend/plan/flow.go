@@ -212,8 +212,8 @@ func (p *Plan) start(st *Stage, f *Facts) State {
 	}
 	s.Known = true
 	for _, kv := range img.Env {
-		k, v, _ := strings.Cut(kv, "=")
-		s.set(Var{Name: k, Value: v, Known: true})
+		k, v, known := strings.Cut(kv, "=")
+		s.set(Var{Name: k, Value: v, Known: known})
 	}
 	s.User = img.User
 	if img.WorkingDir != "" {
