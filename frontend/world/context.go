@@ -219,29 +219,40 @@ func (t *tree) read(wants []string) {
 	}
 }
 
-// manifests are files by which package managers know what to install, as patterns of base names.
-var manifests = []string{
-	"package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", ".yarnrc", ".yarnrc.yml", "pnpm-lock.yaml", "pnpm-workspace.yaml", ".npmrc", "bun.lock", "bunfig.toml",
-	"*requirements*.txt", "constraints*.txt", "pyproject.toml", "setup.py", "setup.cfg", "poetry.lock", "poetry.toml", "uv.lock", "uv.toml", "Pipfile", "Pipfile.lock",
-	"go.mod", "go.sum", "go.work", "go.work.sum",
-	"Cargo.toml", "Cargo.lock",
-	"Gemfile", "Gemfile.lock", "*.gemspec",
-	"composer.json", "composer.lock",
-	"pom.xml", "build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts", "gradle.properties", "gradle-wrapper.properties", "*.versions.toml",
-	"*.csproj", "*.fsproj", "*.sln", "[Nn]u[Gg]et.[Cc]onfig", "Directory.*.props", "global.json", "packages.lock.json",
+// manifests are files by which package managers know what to install; in lower case.
+var manifests = setOf(`
+	package.json package-lock.json npm-shrinkwrap.json yarn.lock .yarnrc .yarnrc.yml pnpm-lock.yaml pnpm-workspace.yaml .npmrc bun.lock bunfig.toml
+	constraints.txt pyproject.toml setup.py setup.cfg poetry.lock poetry.toml uv.lock uv.toml pipfile pipfile.lock
+	go.mod go.sum go.work go.work.sum
+	cargo.toml cargo.lock
+	gemfile gemfile.lock
+	composer.json composer.lock
+	pom.xml build.gradle build.gradle.kts settings.gradle settings.gradle.kts gradle.properties gradle-wrapper.properties
+	nuget.config global.json packages.lock.json`)
+
+// manifestEndings are how the names of more of them end.
+var manifestEndings = []string{"requirements.txt", ".gemspec", ".versions.toml", ".csproj", ".fsproj", ".sln", ".props"}
+
+func setOf(words string) map[string]bool {
+	set := map[string]bool{}
+	for _, w := range strings.Fields(words) {
+		set[w] = true
+	}
+	return set
 }
 
 // isManifest reports whether the path is a manifest of the project, and not one of what it has installed.
 func isManifest(name string) bool {
 	dir, base := path.Split(name)
+	base = strings.ToLower(base)
+	if !manifests[base] && !slices.ContainsFunc(manifestEndings, func(end string) bool { return strings.HasSuffix(base, end) }) && !(strings.HasPrefix(base, "requirements") && strings.HasSuffix(base, ".txt")) {
+		return false
+	}
 	for _, d := range strings.Split(dir, "/") {
 		switch d {
 		case "node_modules", "vendor", ".git", "target", "site-packages":
 			return false
 		}
 	}
-	return slices.ContainsFunc(manifests, func(pattern string) bool {
-		ok, _ := path.Match(pattern, base)
-		return ok
-	})
+	return true
 }
