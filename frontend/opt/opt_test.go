@@ -83,7 +83,7 @@ type testCase struct {
 	context    *plan.Context
 }
 
-func readCase(t *testing.T, a *txtar.Archive) *testCase {
+func readCase(t testing.TB, a *txtar.Archive) *testCase {
 	t.Helper()
 	c := &testCase{archive: a, options: Options{Level: All}}
 	for _, f := range a.Files {
