@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/optbuild/optbuild/frontend/opt"
 	"github.com/optbuild/optbuild/frontend/plan"
+	"github.com/optbuild/optbuild/frontend/world"
 )
 
 // facts asks the gateway what the passes may know. What cannot be had is left out, and the passes refuse what depends on it.
@@ -202,6 +204,7 @@ func contextPath(ctx context.Context, ref client.Reference, name string) (plan.P
 			if p.Data == nil {
 				p.Data = []byte{}
 			}
+			p.Archive, p.Sniffed = world.IsArchive(bytes.NewReader(p.Data))
 		}
 		return p, true
 	}

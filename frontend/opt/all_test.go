@@ -158,3 +158,21 @@ func BenchmarkCompile(b *testing.B) {
 		res.Plan.Text()
 	}
 }
+
+// FuzzRun: no Dockerfile breaks a pass.
+func FuzzRun(f *testing.F) {
+	everyCase(f, func(_ string, p *plan.Plan, _ *plan.Facts) { f.Add(string(p.Source)) })
+	f.Fuzz(func(t *testing.T, src string) {
+		p, err := plan.Parse("Dockerfile", []byte(src))
+		if err != nil {
+			return
+		}
+		for _, o := range []Options{{Level: Safe}, {Level: All}, {Level: All, Fix: true}} {
+			for _, facts := range []*plan.Facts{{}, (&testCase{}).facts(p)} {
+				if res := Run(p, facts, o); res.Err != nil {
+					t.Errorf("%+v: %v", o, res.Err)
+				}
+			}
+		}
+	})
+}

@@ -12,6 +12,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,8 +85,12 @@ func Parse(name string, src []byte) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := instructions.Parse(res.AST, nil); err != nil {
+	stages, _, err := instructions.Parse(res.AST, nil)
+	if err != nil {
 		return nil, err
+	}
+	if len(stages) == 0 {
+		return nil, errors.New("dockerfile contains no stages to build")
 	}
 	p := &Plan{Name: name, Source: src, Escape: res.EscapeToken}
 	lines := splitLines(string(src))

@@ -3,6 +3,7 @@ package world
 import (
 	"archive/tar"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 
@@ -24,7 +25,12 @@ func sniff(name string) (archive, known bool) {
 		return false, false
 	}
 	defer f.Close()
-	r, err := compression.DecompressStream(f)
+	return IsArchive(f)
+}
+
+// IsArchive makes the test on a regular file's content.
+func IsArchive(content io.Reader) (archive, known bool) {
+	r, err := compression.DecompressStream(content)
 	if err != nil {
 		var missing *exec.Error // xz has no library
 		return false, !errors.As(err, &missing)
