@@ -1,0 +1,230 @@
+// Package explain tells people and tools what the compiler did to a Dockerfile, and what it refused.
+//
+// In comes an [Account]: the Dockerfile as it was written and as each pass left it, with the passes' remarks, and perhaps what steps
+// took when they were last run. Out go texts: the Dockerfile with a gutter, diffs, a page, JSON lines, LLB, a graph. The renderers are pure
+// functions; the same account gives the same bytes. An Account is plain data and survives JSON, so that a build's can travel from the
+// engine to the command, which has no plans.
+//
+// A Dockerfile may come from anybody: texts for terminals show control characters instead of sending them, and the page escapes
+// everything and allows itself no resource but its own script.
+//
+// The package runs nothing and reads no files.
+package explain
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/optbuild/optbuild/frontend/opt"
+	"github.com/optbuild/optbuild/frontend/plan"
+)
+
+// Account is what is to be told of one compilation.
+type Account struct {
+	File     string // as the user knows it
+	Level    opt.Level
+	Disabled []string  `json:",omitempty"`
+	Passes   []Pass    // that ran, in order
+	Versions []Version // as the user wrote it, and then after each pass that changed it; at least one
+	Remarks  []opt.Remark
+	Assumed  []string        `json:",omitempty"` // images whose configuration was taken from a table
+	Unknown  []string        `json:",omitempty"` // of what nothing was known: image names, and "the build context"
+	Broken   string          `json:",omitempty"` // the pass whose work, and that of all others, was thrown away
+	Error    string          `json:",omitempty"` // how it broke
+	Measured map[int]Measure `json:",omitempty"` // by step ID, of the last version
+}
+
+// Pass is a row of opt's table.
+type Pass struct {
+	Name, Doc, Order string
+	Keeps            opt.Keeps
+}
+
+// Version is the Dockerfile at one time.
+type Version struct {
+	Pass string `json:",omitempty"` // that made it, "" for the user's own
+	Rows []Row
+}
+
+// Row is a step, or what stands before the first and after the last of them.
+type Row struct {
+	ID    int        `json:",omitempty"` // the step's, 0 for none
+	Of    []int      `json:",omitempty"` // the user's steps that it was made of
+	Lines plan.Lines // of the user's file
+	Stage int        // from 0, in the user's order; -1 for none
+	Lead  string     `json:",omitempty"` // comments and blank lines above it
+	Text  string     // with its newline
+}
+
+// Measure is what one step took.
+type Measure struct {
+	State   string  // "ran", "cached", or "" where it was not part of the build
+	Seconds float64 `json:",omitempty"` // the last time it ran
+	Bytes   int64   `json:",omitempty"` // what it fetched, received or left behind, 0 if not known
+}
+
+// New makes the account of what opt.Run made of p. A pass that ran with Options.Fix is listed as such.
+func New(p *plan.Plan, f *plan.Facts, o opt.Options, r opt.Result) *Account {
+	a := &Account{File: p.Name, Level: o.Level, Disabled: o.Disabled, Remarks: slices.Clone(r.Remarks)}
+	if a.Level == "" {
+		a.Level = opt.Safe
+	}
+	for _, pass := range opt.Passes {
+		if a.Level == opt.Off || slices.Contains(o.Disabled, pass.Name) || pass.Fix && !o.Fix {
+			continue
+		}
+		a.Passes = append(a.Passes, Pass{pass.Name, pass.Doc, pass.Order, pass.Keeps})
+	}
+	a.Versions = append(a.Versions, version("", p))
+	for _, s := range r.After {
+		a.Versions = append(a.Versions, version(s.Pass, s.Plan))
+	}
+	var broken *opt.BrokenError
+	if errors.As(r.Err, &broken) {
+		a.Broken, a.Error = broken.Pass, broken.Err.Error()
+	}
+	a.facts(p, f)
+	return a
+}
+
+func version(pass string, p *plan.Plan) Version {
+	v := Version{Pass: pass}
+	if p.Head != "" {
+		v.Rows = append(v.Rows, Row{Text: p.Head, Lines: plan.Lines{First: 1, Last: strings.Count(p.Head, "\n")}, Stage: -1})
+	}
+	add := func(s *plan.Step, stage int) {
+		v.Rows = append(v.Rows, Row{s.ID, s.Of, s.Lines, stage, s.Lead, s.Text + "\n"})
+	}
+	for _, s := range p.Args {
+		add(s, -1)
+	}
+	for _, st := range p.Stages {
+		add(st.From, st.Index)
+		for _, s := range st.Steps {
+			add(s, st.Index)
+		}
+	}
+	text, _ := p.Text()
+	size := 0
+	for _, r := range v.Rows {
+		size += len(r.Lead) + len(r.Text)
+	}
+	if n := len(v.Rows); size <= len(text) {
+		if tail := text[size:]; tail != "" {
+			v.Rows = append(v.Rows, Row{Text: tail, Stage: -1})
+		}
+	} else { // the last instruction ends without a newline
+		v.Rows[n-1].Text = strings.TrimSuffix(v.Rows[n-1].Text, "\n")
+	}
+	return v
+}
+
+// facts lists what the passes had to take for granted or do without.
+func (a *Account) facts(p *plan.Plan, f *plan.Facts) {
+	for _, st := range p.Stages {
+		base, name, ok := p.Resolve(st, f)
+		img, known := f.Images[name]
+		switch {
+		case !ok:
+			a.Unknown = append(a.Unknown, "FROM "+st.Def.BaseName)
+		case base != nil || name == "scratch" || f.Named[name] || f.Named[st.Def.Name]:
+		case !known:
+			a.Unknown = append(a.Unknown, name)
+		case img.Assumed:
+			a.Assumed = append(a.Assumed, name)
+		}
+	}
+	for _, list := range []*[]string{&a.Assumed, &a.Unknown} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	if f.Context == nil {
+		a.Unknown = append(a.Unknown, "the build context")
+	}
+}
+
+// FactsLine says in one line what was assumed and what was not known, "" if everything was known.
+func (a *Account) FactsLine() string {
+	var parts []string
+	if len(a.Assumed) > 0 {
+		parts = append(parts, "assumed to be the official image: "+strings.Join(a.Assumed, ", "))
+	}
+	if len(a.Unknown) > 0 {
+		parts = append(parts, "not known: "+strings.Join(a.Unknown, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Text is the version as a Dockerfile.
+func (v Version) Text() string {
+	var b strings.Builder
+	for _, r := range v.Rows {
+		b.WriteString(r.Lead)
+		b.WriteString(r.Text)
+	}
+	return b.String()
+}
+
+// Last is the Dockerfile that is built.
+func (a *Account) Last() Version { return a.Versions[len(a.Versions)-1] }
+
+// Origins are the user's steps that a step stands for: those that it was made of, or itself.
+func (r Row) Origins() []int {
+	if r.Of != nil {
+		return r.Of
+	}
+	if r.ID == 0 {
+		return nil
+	}
+	return []int{r.ID}
+}
+
+// origins is the same for a step of any version, by its ID.
+func (a *Account) origins(id int) []int {
+	for _, v := range a.Versions {
+		for _, r := range v.Rows {
+			if r.ID == id {
+				return r.Origins()
+			}
+		}
+	}
+	return nil
+}
+
+// SetMeasured adds what the steps of the last version took, by their IDs, also to the remarks that concern them.
+func (a *Account) SetMeasured(m map[int]Measure) {
+	a.Measured = m
+	last := a.Last()
+	for i := range a.Remarks {
+		r := &a.Remarks[i]
+		r.Seconds = 0
+		mine := a.origins(r.Step)
+		for _, row := range last.Rows {
+			if overlap(mine, row.Origins()) {
+				r.Seconds += m[row.ID].Seconds
+			}
+		}
+	}
+}
+
+func overlap(a, b []int) bool {
+	return slices.ContainsFunc(a, func(x int) bool { return slices.Contains(b, x) })
+}
+
+// Of are the remarks of one kind, the missed ones sorted by the seconds that their steps last took.
+func (a *Account) Of(k opt.Kind) []opt.Remark {
+	list := slices.DeleteFunc(slices.Clone(a.Remarks), func(r opt.Remark) bool { return r.Kind != k })
+	if k == opt.Missed {
+		slices.SortStableFunc(list, func(x, y opt.Remark) int {
+			switch {
+			case x.Seconds > y.Seconds:
+				return -1
+			case x.Seconds < y.Seconds:
+				return 1
+			}
+			return 0
+		})
+	}
+	return list
+}
