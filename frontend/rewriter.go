@@ -104,8 +104,7 @@ func (r *rewriter) read(ctx context.Context, name string, src []byte, vertex dig
 	if r.file == nil {
 		r.vertex = vertex
 		r.report.File, r.report.Source = path.Base(name), string(src)
-		if image := foreignSyntax(r.BuildOpts().Opts, src); image != "" {
-			r.report.Aside = "the syntax image " + image + " reads this file"
+		if r.report.Aside = aside(r.BuildOpts().Opts, src); r.report.Aside != "" {
 			r.file = &compiled{source: src}
 		} else {
 			r.file = r.compile(ctx, name, src)
@@ -115,6 +114,22 @@ func (r *rewriter) read(ctx context.Context, name string, src []byte, vertex dig
 		return src
 	}
 	return r.file.text
+}
+
+// Aside says why the optimiser would stand aside for a Dockerfile with these build arguments, "" if it would not.
+func Aside(buildArgs map[string]string, src []byte) string {
+	opts := map[string]string{}
+	if v, ok := buildArgs["BUILDKIT_SYNTAX"]; ok {
+		opts["build-arg:BUILDKIT_SYNTAX"] = v
+	}
+	return aside(opts, src)
+}
+
+func aside(opts map[string]string, src []byte) string {
+	if image := foreignSyntax(opts, src); image != "" {
+		return "the syntax image " + image + " reads this file"
+	}
+	return ""
 }
 
 // foreignSyntax is the frontend image that is to read the file, "" if it is this package.

@@ -15,6 +15,7 @@ import (
 func commands() []*cli.Command {
 	return []*cli.Command{
 		buildCommand(),
+		explainCommand(),
 		imagesCommand(),
 		tagCommand(),
 		rmiCommand(),

@@ -30,6 +30,7 @@ type Account struct {
 	Remarks  []opt.Remark
 	Assumed  []string        `json:",omitempty"` // images whose configuration was taken from a table
 	Unknown  []string        `json:",omitempty"` // of what nothing was known: image names, and "the build context"
+	Aside    string          `json:",omitempty"` // why the optimiser stood aside, "" if it did not
 	Broken   string          `json:",omitempty"` // the pass whose work, and that of all others, was thrown away
 	Error    string          `json:",omitempty"` // how it broke
 	Measured map[int]Measure `json:",omitempty"` // by step ID, of the last version

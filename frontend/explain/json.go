@@ -46,6 +46,7 @@ type header struct {
 	Passes   []pass    `json:"passes"`
 	Assumed  []string  `json:"assumed,omitempty"`
 	Unknown  []string  `json:"unknown,omitempty"`
+	Aside    string    `json:"aside,omitempty"`
 	Broken   string    `json:"broken,omitempty"`
 }
 
@@ -58,7 +59,7 @@ type pass struct {
 // JSON writes a line about the whole, and then a line for each remark: what was done, what was not, by the seconds that it might save, and
 // what is worth knowing.
 func JSON(w io.Writer, a *Account) error {
-	h := header{Version: 1, File: a.File, Level: a.Level, Disabled: a.Disabled, Passes: []pass{}, Assumed: a.Assumed, Unknown: a.Unknown, Broken: a.Broken}
+	h := header{Version: 1, File: a.File, Level: a.Level, Disabled: a.Disabled, Passes: []pass{}, Assumed: a.Assumed, Unknown: a.Unknown, Aside: a.Aside, Broken: a.Broken}
 	changed := map[string]bool{}
 	for _, v := range a.Versions[1:] {
 		changed[v.Pass] = true

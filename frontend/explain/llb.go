@@ -122,7 +122,12 @@ func (r resolver) ResolveImageConfig(_ context.Context, ref string, o sourcereso
 	if o.ImageOpt != nil && o.ImageOpt.Platform != nil {
 		config.Platform = *o.ImageOpt.Platform
 	}
-	config.Config.Env, config.Config.User, config.Config.WorkingDir = img.Env, img.User, img.WorkingDir
+	for _, kv := range img.Env {
+		if strings.Contains(kv, "=") { // else the value is not known
+			config.Config.Env = append(config.Config.Env, kv)
+		}
+	}
+	config.Config.User, config.Config.WorkingDir = img.User, img.WorkingDir
 	config.Config.Shell, config.Config.OnBuild = img.Shell, img.OnBuild
 	config.RootFS.DiffIDs = []digest.Digest{digest.FromString("")} // without a layer it would count as scratch
 	b, err := json.Marshal(config)

@@ -144,6 +144,9 @@ func (g *gutter) summary() {
 			fmt.Fprintf(&g.b, "%10s  %s:%d: %s/%s\n", Seconds(r.Seconds), Visible(r.File), r.Lines.First, r.Pass, r.Name)
 		}
 	}
+	if g.a.Aside != "" {
+		fmt.Fprintf(&g.b, "%s: it is built as it is written\n", Visible(g.a.Aside))
+	}
 	if g.a.Broken != "" {
 		fmt.Fprintf(&g.b, "pass %s broke the plan, which is a bug in optbuild; the file is built as it is written: %s\n", g.a.Broken, Visible(g.a.Error))
 	}
