@@ -111,6 +111,9 @@ func Parse(name string, src []byte) (*Plan, error) {
 			return nil, err
 		}
 	}
+	if len(p.Stages) == 0 {
+		return nil, errNoStages
+	}
 	p.Tail = strings.Join(lines[end:], "")
 	if len(src) > 0 && src[len(src)-1] != '\n' && p.Tail == "" {
 		p.Tail = noNewline
@@ -118,6 +121,9 @@ func Parse(name string, src []byte) (*Plan, error) {
 	p.pragmas()
 	return p, nil
 }
+
+// errNoStages has dockerfile2llb's words.
+var errNoStages = errors.New("dockerfile contains no stages to build")
 
 // noNewline is the Tail of a file whose last instruction ends without a newline.
 const noNewline = "\x00"

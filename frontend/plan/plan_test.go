@@ -53,6 +53,13 @@ func roundTrip(t *testing.T, src string) {
 	}
 }
 
+// TestNoStages: a file of arguments only is an error here, and not a panic of those who look for the target.
+func TestNoStages(t *testing.T) {
+	if _, err := Parse("Dockerfile", []byte("ARG A=1\n")); err == nil {
+		t.Error("a plan without stages")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, src := range sources {
 		f.Add(src)
