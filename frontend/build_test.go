@@ -53,8 +53,8 @@ func (g *gateway) Solve(_ context.Context, req client.SolveRequest) (*client.Res
 	return res, nil
 }
 
-func (g *gateway) ResolveSourceMetadata(context.Context, *pb.SourceOp, sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
-	return nil, errors.New("no source metadata here")
+func (g *gateway) ResolveSourceMetadata(_ context.Context, op *pb.SourceOp, _ sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: digest.FromString(g.config), Config: []byte(g.config)}}, nil
 }
 
 func (g *gateway) ResolveImageConfig(_ context.Context, ref string, _ sourceresolver.Opt) (string, digest.Digest, []byte, error) {
@@ -339,4 +339,27 @@ func TestFacts(t *testing.T) {
 	compare(t, "nothing", fmt.Sprint(p.Exists, known), "false true")
 	_, known = got.Context.Lookup("Dockerfile")
 	compare(t, "a path that nobody asked for", known, false)
+}
+
+// TestAttestation: the solver gets its own references back, those of attestations included.
+func TestAttestation(t *testing.T) {
+	withPasses(t, rewriteRun("RUN one", "RUN uno"))
+	for _, level := range []string{"off", "safe"} {
+		g := &gateway{files: map[string]string{"Dockerfile": twoSteps}, opts: map[string]string{AttrOptimize: level, "attest:sbom": "generator=scanner"},
+			config: `{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["/scan"]}}`}
+		res, err := Build(t.Context(), g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(res.Attestations) == 0 {
+			t.Error("no attestation")
+		}
+		for _, list := range res.Attestations {
+			for _, a := range list {
+				if _, ok := a.Ref.(*fileRef); !ok {
+					t.Errorf("%s: reference is a %T", level, a.Ref)
+				}
+			}
+		}
+	}
 }

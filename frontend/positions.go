@@ -10,6 +10,7 @@ import (
 func (r *rewriter) restore(def *pb.Definition) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.lowered = true
 	if r.file == nil {
 		return
 	}

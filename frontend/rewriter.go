@@ -24,11 +24,12 @@ type rewriter struct {
 	options opt.Options
 	images  *imageCache
 
-	mu     sync.Mutex
-	file   *compiled     // nil until the Dockerfile was read
-	vertex digest.Digest // of the Dockerfile's source, which warnings point at
-	ran    bool          // a definition made of the optimised text was handed to the solver
-	report Report
+	mu      sync.Mutex
+	file    *compiled     // nil until the Dockerfile was read
+	vertex  digest.Digest // of the Dockerfile's source, which warnings point at
+	ran     bool          // a definition made of the optimised text was handed to the solver
+	lowered bool          // a definition made of any Dockerfile was: nobody reads the Dockerfile any more
+	report  Report
 }
 
 func newRewriter(c client.Client, o opt.Options) *rewriter {
@@ -48,6 +49,12 @@ func (r *rewriter) solved() bool {
 	return r.ran
 }
 
+func (r *rewriter) wasLowered() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lowered
+}
+
 // ResolveImageConfig remembers answers: facts and conversions ask for the same images.
 func (r *rewriter) ResolveImageConfig(ctx context.Context, ref string, o sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	return r.images.ResolveImageConfig(ctx, ref, o)
@@ -59,7 +66,7 @@ func (r *rewriter) Solve(ctx context.Context, req client.SolveRequest) (*client.
 		return r.Client.Solve(ctx, req)
 	}
 	res, err := r.Client.Solve(ctx, req)
-	if err != nil || req.Definition == nil {
+	if err != nil || req.Definition == nil || r.wasLowered() {
 		return res, err
 	}
 	var def llb.Definition
