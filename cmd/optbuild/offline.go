@@ -37,6 +37,7 @@ func sourceFlags() []cli.Flag {
 type offline struct {
 	source *world.Source
 	plan   *plan.Plan
+	world  world.Options
 	facts  *plan.Facts
 	result opt.Result
 	aside  string // why a build's optimiser would stand aside, "" if it would not
@@ -44,6 +45,19 @@ type offline struct {
 
 // compileOffline compiles the Dockerfile that the flags and the argument name.
 func compileOffline(c *cli.Context, o opt.Options) (*offline, error) {
+	off, err := readOffline(c, o)
+	if err != nil {
+		return nil, err
+	}
+	if off.aside != "" {
+		o.Level = opt.Off
+	}
+	off.result = opt.Run(off.plan, off.facts, o)
+	return off, nil
+}
+
+// readOffline is compileOffline without the passes.
+func readOffline(c *cli.Context, o opt.Options) (*offline, error) {
 	dir := "."
 	switch c.NArg() {
 	case 0:
@@ -77,7 +91,7 @@ func compileOffline(c *cli.Context, o opt.Options) (*offline, error) {
 		w.Named = append(w.Named, name)
 	}
 	w.Wants = func(p *plan.Plan, f *plan.Facts) []string { return opt.Wants(p, f, o) }
-	off := &offline{}
+	off := &offline{world: w}
 	if off.source, err = world.Open(dir, c.String("file"), interruptible(c.Context, os.Stdin)); err != nil {
 		return nil, sourceError(err)
 	}
@@ -95,10 +109,6 @@ func compileOffline(c *cli.Context, o opt.Options) (*offline, error) {
 	if off.plan.Target(off.facts) == nil {
 		return nil, usagef("--target %s: there is no such stage in %s", w.Target, off.source.Name)
 	}
-	if off.aside != "" {
-		o.Level = opt.Off
-	}
-	off.result = opt.Run(off.plan, off.facts, o)
 	return off, nil
 }
 
