@@ -9,4 +9,11 @@ var Passes = []Pass{
 		Keeps: Image,
 		Run:   deadStages,
 	},
+	{
+		Name:  "sink-volatile",
+		Doc:   "move an ARG or ENV that changes from build to build below the RUNs that cannot read it",
+		Order: "before passes that put steps next to each other: an ARG between two RUNs keeps them apart",
+		Keeps: Files,
+		Run:   sinkVolatile,
+	},
 }
