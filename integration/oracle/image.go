@@ -1,12 +1,9 @@
 package oracle
 
 import (
-	"errors"
-	"fmt"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
@@ -24,59 +21,6 @@ type Image struct {
 type Reader struct {
 	mu     sync.Mutex
 	layers map[v1.Hash]*layer
-}
-
-// Layout returns the images of an OCI layout, by platform, "" where an image has none in the index. Attestations are left out.
-func Layout(dir string) (map[string]v1.Image, error) {
-	index, err := layout.ImageIndexFromPath(dir)
-	if err != nil {
-		return nil, err
-	}
-	m, err := index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	if len(m.Manifests) != 1 {
-		return nil, fmt.Errorf("%s holds %d images, want 1", dir, len(m.Manifests))
-	}
-	return Platforms(index, m.Manifests[0].Digest)
-}
-
-// Platforms returns the images of what has the digest in an index: an image, or an index of images.
-func Platforms(index v1.ImageIndex, digest v1.Hash) (map[string]v1.Image, error) {
-	if img, err := index.Image(digest); err == nil {
-		if mt, err := img.MediaType(); err != nil || mt.IsImage() {
-			return map[string]v1.Image{"": img}, err
-		}
-	}
-	inner, err := index.ImageIndex(digest)
-	if err != nil {
-		return nil, err
-	}
-	m, err := inner.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	images := map[string]v1.Image{}
-	for _, d := range m.Manifests {
-		if d.Platform != nil && d.Platform.OS == "unknown" { // an attestation
-			continue
-		}
-		name := ""
-		if d.Platform != nil {
-			name = d.Platform.String()
-		}
-		if _, twice := images[name]; twice {
-			return nil, fmt.Errorf("two images for the platform %q", name)
-		}
-		if images[name], err = inner.Image(d.Digest); err != nil {
-			return nil, err
-		}
-	}
-	if len(images) == 0 {
-		return nil, errors.New("an index without images")
-	}
-	return images, nil
 }
 
 // Archive opens an image in an archive as docker save writes it.
