@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,7 +40,8 @@ type Image struct {
 	// Name is that in a Dockerfile: "node:20".
 	Name   string
 	Config v1.Config
-	// Files are what it has besides busybox and tools: content by absolute path, a directory if the path ends with "/".
+	// Files are what it has besides busybox and tools: content by absolute path. A path that ends with "/" is a directory, its
+	// content the number of its owner; one that ends with "*" is a program, with "@" a symbolic link.
 	Files map[string]string
 }
 
@@ -157,7 +159,7 @@ func toolsLayer() (v1.Layer, error) {
 	return layer(files)
 }
 
-// layer makes a layer of files, by absolute path; "*" at its end is for a program, "@" for a symbolic link.
+// layer makes a layer of files, as Image.Files has them.
 func layer(files map[string]string) (v1.Layer, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -183,7 +185,14 @@ func layer(files map[string]string) (v1.Layer, error) {
 				continue
 			}
 			made[h.Name] = true
-			h.Typeflag, h.Mode, content = tar.TypeDir, 0o755, ""
+			h.Typeflag, h.Mode = tar.TypeDir, 0o755
+			if content != "" {
+				owner, err := strconv.Atoi(content)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", p, err)
+				}
+				h.Uid, h.Gid, content = owner, owner, ""
+			}
 		case '*':
 			h.Name, h.Mode = h.Name[:len(h.Name)-1], 0o755
 		case '@':

@@ -49,7 +49,7 @@ var Images = []Image{
 	{Name: "test/keeps", Config: v1.Config{Cmd: []string{"bash"}}}, // Debian without docker-clean
 	{Name: "test/lists", Config: v1.Config{}, Files: map[string]string{"/var/lib/apt/lists/deb.debian.org_Packages": "old\n", "/var/cache/apt/archives/curl_1_all.deb": "curl of the base\n"}},
 	{Name: "test/user", Config: v1.Config{User: "1000:1000", Env: []string{path, "HOME=/home/app"}, WorkingDir: "/home/app"},
-		Files: map[string]string{"/etc/passwd": "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n", "/etc/group": "root:x:0:\napp:x:1000:\n", "/home/app/": ""}},
+		Files: map[string]string{"/etc/passwd": "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n", "/etc/group": "root:x:0:\napp:x:1000:\n", "/home/app/": "1000"}},
 	{Name: "test/env", Config: v1.Config{Env: []string{path, "npm_config_cache=/var/npm", "PIP_CACHE_DIR=/var/pip", "GOCACHE=/var/go", "GREETING=hello", "CGO_ENABLED=0"}}},
 	{Name: "test/onbuild", Config: v1.Config{OnBuild: []string{"COPY package.json /onbuild/", "RUN echo triggered > /triggered"}}},
 	{Name: "test/shell", Config: v1.Config{Shell: []string{"/bin/sh", "-o", "pipefail", "-c"}}},
