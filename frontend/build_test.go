@@ -188,11 +188,23 @@ func TestRewritten(t *testing.T) {
 	_, rep := build(t, g)
 	compare(t, "commands", g.commands(t), []string{"4-4 /bin/sh -c uno &&   due", "5-5 /bin/sh -c two"})
 	compare(t, "broken", rep.Broken, "")
-	compare(t, "text", rep.Passes[0].Text, "FROM a\n\n# first\nRUN uno && \\\n  due\nRUN two\n")
+	compare(t, "text", rep.Account.Versions[1].Text(), "FROM a\n\n# first\nRUN uno && \\\n  due\nRUN two\n")
 	compare(t, "resolved", g.resolved, []string{"docker.io/library/a:latest"}) // asked once, by facts and both conversions
 	lines := []plan.Lines{}
-	for _, l := range rep.Steps {
-		lines = append(lines, l)
+	text := map[int]string{}
+	for _, row := range rep.Account.Last().Rows {
+		text[row.Lines.First] = row.Text
+	}
+	for _, v := range rep.Steps {
+		lines = append(lines, v.Lines)
+		for _, row := range rep.Account.Last().Rows {
+			if row.ID == v.Step {
+				compare(t, "step of a vertex", row.Text, text[v.Lines.First])
+			}
+		}
+		if v.Step == 0 {
+			t.Errorf("%v has no step", v.Lines)
+		}
 	}
 	slices.SortFunc(lines, func(a, b plan.Lines) int { return a.First - b.First })
 	compare(t, "steps", lines, []plan.Lines{{First: 4, Last: 4}, {First: 5, Last: 5}})

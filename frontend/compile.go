@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"reflect"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/optbuild/optbuild/frontend/explain"
 	"github.com/optbuild/optbuild/frontend/opt"
 	"github.com/optbuild/optbuild/frontend/plan"
 )
@@ -29,6 +31,7 @@ type compiled struct {
 	source []byte
 	text   []byte       // optimised, nil if that is no other than source
 	lines  []plan.Lines // by line of text
+	steps  []int        // IDs, by line of what is built
 
 	images map[string]dockerspec.DockerOCIImageConfig // what source gives, by platform ("" if none was asked for)
 }
@@ -36,7 +39,7 @@ type compiled struct {
 // compile optimises the Dockerfile. What is wrong with the user's file is for BuildKit to say: then there is no text.
 func (r *rewriter) compile(ctx context.Context, name string, src []byte) *compiled {
 	file := &compiled{source: src}
-	p, err := plan.Parse(r.report.File, src)
+	p, err := plan.Parse(path.Base(name), src)
 	if err != nil {
 		return file
 	}
@@ -46,14 +49,11 @@ func (r *rewriter) compile(ctx context.Context, name string, src []byte) *compil
 	}
 	f := r.facts(ctx, bc, p)
 	res := opt.Run(p, f, r.options)
-	r.report.Remarks = res.Remarks
+	r.report.Account = explain.New(p, f, r.options, res)
 	if res.Err != nil {
 		r.report.Broken = res.Err.Error()
 	}
-	for _, after := range res.After {
-		text, _ := after.Plan.Text()
-		r.report.Passes = append(r.report.Passes, PassText{after.Pass, text})
-	}
+	file.steps = r.report.Account.Last().Steps()
 	text, lines := res.Plan.Text()
 	if text == string(src) {
 		return file

@@ -6,7 +6,7 @@ import (
 	"github.com/optbuild/optbuild/frontend/plan"
 )
 
-// restore gives the definition the user's Dockerfile and its lines, and notes for the report which lines each vertex is made of.
+// restore gives the definition the user's Dockerfile and its lines, and notes for the report which step each vertex is made of.
 func (r *rewriter) restore(def *pb.Definition) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -26,26 +26,29 @@ func (r *rewriter) restore(def *pb.Definition) {
 		}
 	}
 	if r.report.Steps == nil {
-		r.report.Steps = map[string]plan.Lines{}
+		r.report.Steps = map[string]Vertex{}
 	}
-	done := map[*pb.Range]bool{} // vertices share ranges
+	done := map[*pb.Range]int{} // steps; vertices share ranges
 	for vertex, locs := range def.Source.Locations {
-		var lines plan.Lines
+		var v Vertex
 		for _, loc := range locs.Locations {
 			made, known := ours[loc.SourceIndex]
 			if !known {
 				continue
 			}
 			for _, rg := range loc.Ranges {
-				if made && !done[rg] {
-					r.file.restoreRange(rg)
+				if _, ok := done[rg]; !ok {
+					done[rg] = r.file.step(int(rg.GetStart().GetLine()))
+					if made {
+						r.file.restoreRange(rg)
+					}
 				}
-				done[rg] = true
-				lines = lines.Union(plan.Lines{First: int(rg.GetStart().GetLine()), Last: int(rg.GetEnd().GetLine())})
+				v.Step = done[rg]
+				v.Lines = v.Lines.Union(plan.Lines{First: int(rg.GetStart().GetLine()), Last: int(rg.GetEnd().GetLine())})
 			}
 		}
-		if lines != (plan.Lines{}) {
-			r.report.Steps[vertex] = lines
+		if v.Lines != (plan.Lines{}) {
+			r.report.Steps[vertex] = v
 		}
 	}
 }
@@ -66,4 +69,12 @@ func (c *compiled) line(n int) plan.Lines {
 		return plan.Lines{First: n, Last: n}
 	}
 	return c.lines[n]
+}
+
+// step is the ID of the step in a line of what is built, 0 if there is none.
+func (c *compiled) step(line int) int {
+	if line <= 0 || line >= len(c.steps) {
+		return 0
+	}
+	return c.steps[line]
 }

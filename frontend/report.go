@@ -6,7 +6,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/gateway/client"
 
-	"github.com/optbuild/optbuild/frontend/opt"
+	"github.com/optbuild/optbuild/frontend/explain"
 	"github.com/optbuild/optbuild/frontend/plan"
 )
 
@@ -15,19 +15,18 @@ const ReportKey = "frontend.optbuild.report"
 
 // Report is what the compiler tells of one build.
 type Report struct {
-	Version int // 1
-	Level   opt.Level
-	File    string // the Dockerfile's name
-	Source  string // the user's Dockerfile
-	Passes  []PassText
-	Remarks []opt.Remark
-	Steps   map[string]plan.Lines // the user's lines of each vertex of the LLB, by digest
-	Aside   string                // why the optimiser stood aside, "" if it did not
-	Broken  string                // what was wrong with the rewritten Dockerfile, if the build went on with the user's
+	Version int               // 1
+	Account *explain.Account  `json:",omitempty"` // nil if the Dockerfile was not read, or not by this package
+	Steps   map[string]Vertex // of the LLB, by digest
+	Aside   string            `json:",omitempty"` // why the optimiser stood aside, "" if it did not
+	Broken  string            `json:",omitempty"` // what was wrong with the rewritten Dockerfile, if the build went on with the user's
 }
 
-// PassText is the Dockerfile after a pass that changed it.
-type PassText struct{ Pass, Text string }
+// Vertex says what a vertex of the LLB was made of.
+type Vertex struct {
+	Step  int        // ID of a step of the account's last version, 0 if it is of none
+	Lines plan.Lines // of the user's file
+}
 
 // ReadReport finds the report in a solve response; nil if there is none.
 func ReadReport(response map[string]string) (*Report, error) {
@@ -43,6 +42,9 @@ func ReadReport(response map[string]string) (*Report, error) {
 }
 
 func (r *Report) attach(res *client.Result) error {
+	if r.Account != nil {
+		r.Account.Aside, r.Account.Error = r.Aside, r.Broken
+	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write the compiler's report: %w", err)

@@ -2,7 +2,6 @@ package frontend
 
 import (
 	"context"
-	"path"
 	"strings"
 	"sync"
 
@@ -33,7 +32,7 @@ type rewriter struct {
 }
 
 func newRewriter(c client.Client, o opt.Options) *rewriter {
-	return &rewriter{Client: c, options: o, images: newImageCache(c), report: Report{Version: 1, Level: o.Level}}
+	return &rewriter{Client: c, options: o, images: newImageCache(c), report: Report{Version: 1}}
 }
 
 // rewrote reports whether the frontend below was given another text than the user's.
@@ -110,7 +109,6 @@ func (r *rewriter) read(ctx context.Context, name string, src []byte, vertex dig
 	defer r.mu.Unlock()
 	if r.file == nil {
 		r.vertex = vertex
-		r.report.File, r.report.Source = path.Base(name), string(src)
 		if r.report.Aside = aside(r.BuildOpts().Opts, src); r.report.Aside != "" {
 			r.file = &compiled{source: src}
 		} else {

@@ -31,8 +31,8 @@ type Account struct {
 	Assumed  []string        `json:",omitempty"` // images whose configuration was taken from a table
 	Unknown  []string        `json:",omitempty"` // of what nothing was known: image names, and "the build context"
 	Aside    string          `json:",omitempty"` // why the optimiser stood aside, "" if it did not
-	Broken   string          `json:",omitempty"` // the pass whose work, and that of all others, was thrown away
-	Error    string          `json:",omitempty"` // how it broke
+	Broken   string          `json:",omitempty"` // the pass that broke the plan, "" if none did or it is not known
+	Error    string          `json:",omitempty"` // what was wrong with the rewritten file; the build went on with the user's
 	Measured map[int]Measure `json:",omitempty"` // by step ID, of the last version
 }
 
@@ -165,6 +165,20 @@ func (v Version) Text() string {
 		b.WriteString(r.Text)
 	}
 	return b.String()
+}
+
+// Steps are the IDs of the steps in the lines of the text, from line 1; comments count as nobody's.
+func (v Version) Steps() []int {
+	steps := []int{0}
+	for _, r := range v.Rows {
+		for range strings.Count(r.Lead, "\n") {
+			steps = append(steps, 0)
+		}
+		for range strings.Count(strings.TrimSuffix(r.Text, "\n"), "\n") + 1 {
+			steps = append(steps, r.ID)
+		}
+	}
+	return steps
 }
 
 // Last is the Dockerfile that is built.

@@ -28,7 +28,7 @@ var (
 // page is what the template shows.
 type page struct {
 	File, Summary, Built, Aside, Facts string
-	Broken, Error                      string
+	Culprit, Error                     string
 	Policy                             string // what a browser may load and run: this page's own style and script
 	Style                              template.CSS
 	Script                             template.JS
@@ -63,7 +63,7 @@ func HTML(w io.Writer, a *Account) error {
 		return fmt.Errorf("parse the page's template: %w", err)
 	}
 	p := page{
-		File: a.File, Broken: a.Broken, Error: a.Error, Aside: a.Aside, Facts: a.FactsLine(), Built: a.built(),
+		File: a.File, Culprit: a.Culprit(), Error: a.Error, Aside: a.Aside, Facts: a.FactsLine(), Built: a.built(),
 		Policy: "default-src 'none'; style-src " + source(pageStyle) + "; script-src " + source(pageScript),
 		Style:  template.CSS(pageStyle), Script: template.JS(pageScript),
 	}

@@ -147,12 +147,20 @@ func (g *gutter) summary() {
 	if g.a.Aside != "" {
 		fmt.Fprintf(&g.b, "%s: it is built as it is written\n", Visible(g.a.Aside))
 	}
-	if g.a.Broken != "" {
-		fmt.Fprintf(&g.b, "pass %s broke the plan, which is a bug in optbuild; the file is built as it is written: %s\n", g.a.Broken, Visible(g.a.Error))
+	if g.a.Error != "" {
+		fmt.Fprintf(&g.b, "%s, which is a bug in optbuild; the file is built as it is written: %s\n", Visible(g.a.Culprit()), Visible(g.a.Error))
 	}
 	if line := g.a.FactsLine(); line != "" {
 		fmt.Fprintln(&g.b, Visible(line))
 	}
+}
+
+// Culprit says what went wrong when a rewritten Dockerfile was thrown away.
+func (a *Account) Culprit() string {
+	if a.Broken != "" {
+		return "pass " + a.Broken + " broke the plan"
+	}
+	return "the rewritten Dockerfile does not mean what it should"
 }
 
 // Steps writes a unified diff of the Dockerfile for each pass that changed it. Lines before a diff begin with "#".
