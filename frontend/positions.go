@@ -1,7 +1,10 @@
 package frontend
 
 import (
+	"strings"
+
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/optbuild/optbuild/frontend/plan"
 )
@@ -28,6 +31,7 @@ func (r *rewriter) restore(def *pb.Definition) {
 	if r.report.Steps == nil {
 		r.report.Steps = map[string]Vertex{}
 	}
+	records := execRecords(def)
 	done := map[*pb.Range]int{} // steps; vertices share ranges
 	for vertex, locs := range def.Source.Locations {
 		var v Vertex
@@ -48,6 +52,7 @@ func (r *rewriter) restore(def *pb.Definition) {
 			}
 		}
 		if v.Lines != (plan.Lines{}) {
+			v.Record = records[vertex]
 			r.report.Steps[vertex] = v
 		}
 	}
@@ -77,4 +82,16 @@ func (c *compiled) step(line int) int {
 		return 0
 	}
 	return c.steps[line]
+}
+
+// execRecords are BuildKit's descriptions of the file systems that the definition's RUNs leave, by vertex.
+func execRecords(def *pb.Definition) map[string]string {
+	records := map[string]string{}
+	for _, dt := range def.Def {
+		var op pb.Op
+		if op.UnmarshalVT(dt) == nil && op.GetExec() != nil {
+			records[string(digest.FromBytes(dt))] = "mount / from exec " + strings.Join(op.GetExec().GetMeta().GetArgs(), " ")
+		}
+	}
+	return records
 }

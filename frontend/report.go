@@ -24,8 +24,9 @@ type Report struct {
 
 // Vertex says what a vertex of the LLB was made of.
 type Vertex struct {
-	Step  int        // ID of a step of the account's last version, 0 if it is of none
-	Lines plan.Lines // of the user's file
+	Step   int        // ID of a step of the account's last version, 0 if it is of none
+	Lines  plan.Lines // of the user's file
+	Record string     `json:",omitempty"` // how the engine describes what a RUN leaves in its cache
 }
 
 // ReadReport finds the report in a solve response; nil if there is none.

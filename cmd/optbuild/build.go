@@ -23,6 +23,7 @@ import (
 	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/request"
 	"github.com/optbuild/optbuild/frontend"
+	"github.com/optbuild/optbuild/frontend/explain"
 )
 
 func buildCommand() *cli.Command {
@@ -68,7 +69,7 @@ func runBuild(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	resp, err := b.run(c.Context, conn)
+	resp, account, err := b.run(c.Context, conn)
 	var lost *process.LostError
 	var unreadable *request.InputError
 	if c.Context.Err() == nil && !errors.As(err, &lost) && !errors.As(err, &unreadable) {
@@ -85,7 +86,7 @@ func runBuild(c *cli.Context) error {
 	if err := b.solve.Commit(); err != nil {
 		return err
 	}
-	return b.deliver(c, resp)
+	return b.deliver(c, resp, account)
 }
 
 // build is one run of the command.
@@ -98,6 +99,7 @@ type build struct {
 	iidFile string
 	metaTo  string
 	state   string // the state directory; set when the engine runs
+	told    told
 }
 
 func newBuild(c *cli.Context) (*build, error) {
@@ -106,7 +108,12 @@ func newBuild(c *cli.Context) (*build, error) {
 	if b.mode, err = displayMode(c); err != nil {
 		return nil, err
 	}
-	for _, out := range []struct{ flag, path string }{{"iidfile", b.iidFile}, {"metadata-file", b.metaTo}} {
+	b.told.page = c.String("report")
+	b.told.quiet = b.quiet || silent(b.mode)
+	if b.told.filter, err = parseRemarks(c.String("remarks")); err != nil {
+		return nil, err
+	}
+	for _, out := range []struct{ flag, path string }{{"iidfile", b.iidFile}, {"metadata-file", b.metaTo}, {"report", b.told.page}} {
 		if err := checkFolder(out.path); err != nil { // before the build, not after it
 			return nil, usagef("--%s %s: %w", out.flag, out.path, err)
 		}
@@ -178,7 +185,7 @@ func buildInputError(err error) error {
 }
 
 // run solves and shows the progress. It returns when the build has ended or the engine is lost.
-func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveResponse, error) {
+func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveResponse, *explain.Account, error) {
 	b.state = conn.Dir.Path()
 	ctx, cancel := conn.Watch(ctx)
 	defer cancel()
@@ -190,7 +197,7 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	defer rec.close()
 	show, err := newDisplay(b.mode, rec)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var resp *client.SolveResponse
 	if b.solve.Call != nil {
@@ -206,17 +213,20 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	switch {
 	case err == nil:
 	case errors.As(context.Cause(ctx), &unreadable):
-		return nil, buildInputError(unreadable)
+		return nil, nil, buildInputError(unreadable)
 	case errors.As(err, &lost):
-		return nil, err
+		return nil, nil, err
 	case ctx.Err() != nil: // interrupted: nothing that the Dockerfile's author did
-		return nil, err
+		return nil, nil, err
 	default:
 		err = b.explain(err, rec, show)
 	}
 	show.showWarnings(b.debug)
 	annotate(os.Stderr, warningAnnotations(b.solve.Dockerfile, show.warnings)...)
-	return resp, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return resp, b.compilation(ctx, conn, resp, rec.times), nil
 }
 
 // refuseUnreadable cancels the solve when one of its inputs can't be read. When ended returns, what was found until then is
@@ -262,7 +272,7 @@ func (b *build) call(ctx context.Context, conn *builder.Conn, ch chan *client.So
 }
 
 // deliver writes what a finished build gives to files and to stdout.
-func (b *build) deliver(c *cli.Context, resp *client.SolveResponse) error {
+func (b *build) deliver(c *cli.Context, resp *client.SolveResponse, account *explain.Account) error {
 	id := imageID(resp.ExporterResponse)
 	if b.iidFile != "" {
 		if err := replaceFile(b.iidFile, func(w io.Writer) error { _, err := io.WriteString(w, id); return err }); err != nil {
@@ -270,7 +280,7 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse) error {
 		}
 	}
 	if b.metaTo != "" {
-		if err := replaceFile(b.metaTo, func(w io.Writer) error { return printJSON(w, metadata(resp.ExporterResponse)) }); err != nil {
+		if err := replaceFile(b.metaTo, func(w io.Writer) error { return printJSON(w, metadata(resp.ExporterResponse, account)) }); err != nil {
 			return fmt.Errorf("write metadata: %w", err)
 		}
 	}
@@ -283,7 +293,7 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse) error {
 	if b.quiet && id != "" {
 		fmt.Fprintln(c.App.Writer, id)
 	}
-	return nil
+	return b.told.tell(os.Stderr, account, b.state)
 }
 
 // checkFolder says whether there is a folder for a file to be written.

@@ -21,7 +21,7 @@ func buildFlags() []cli.Flag {
 	on := func(name, usage string, aliases ...string) cli.Flag {
 		return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases}
 	}
-	return slices.Concat(optimizeFlags(), []cli.Flag{
+	return slices.Concat(optimizeFlags(), remarkFlags(), []cli.Flag{
 		list("add-host", "`HOST:IP` added to /etc/hosts of steps"),
 		list("allow", "entitlement: network.host, security.insecure, device"),
 		list("annotation", "annotation of the image, [TYPE:]`KEY=VALUE`"),

@@ -16,6 +16,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 
 	"github.com/optbuild/optbuild/builder/request"
+	"github.com/optbuild/optbuild/frontend/explain"
 )
 
 // errFindings says that --check found something.
@@ -88,10 +89,17 @@ func printLint(w io.Writer, s *request.Solve, result []byte) error {
 	return nil
 }
 
-// metadata decodes what the exporters said for --metadata-file: values that are JSON in base64 become JSON.
-func metadata(resp map[string]string) map[string]any {
+// metadata decodes what the exporters said for --metadata-file: values that are JSON in base64 become JSON. In place of the compiler's
+// report stand its remarks.
+func metadata(resp map[string]string, a *explain.Account) map[string]any {
 	out := map[string]any{}
+	if a != nil {
+		out["optbuild.remarks"] = metadataRemarks(a)
+	}
 	for k, v := range resp {
+		if strings.HasPrefix(k, "frontend.optbuild.") {
+			continue
+		}
 		out[k] = v
 		raw, err := base64.StdEncoding.DecodeString(v)
 		if err != nil || len(raw) == 0 || (raw[0] != '{' && raw[0] != '[') {

@@ -55,6 +55,10 @@ func runExplain(c *cli.Context) error {
 	}
 	a := explain.New(off.plan, off.facts, o, off.result)
 	a.Aside = off.aside
+	if state, err := stateDir(c); err == nil {
+		last := readMeasured(state)
+		a.SetMeasured(last.find(a, off.source.Path))
+	}
 	write := func(w io.Writer) error {
 		switch form {
 		case "steps":

@@ -28,7 +28,8 @@ const (
 // recorder keeps the logs of the steps that are running, so that a failed one's can be shown as a whole. Steps that
 // succeed are forgotten.
 type recorder struct {
-	dir string // where logs are written
+	dir   string // where logs are written
+	times *stepTimes
 
 	mu    sync.Mutex
 	steps map[digest.Digest]*stepLog
@@ -38,10 +39,11 @@ type recorder struct {
 }
 
 func newRecorder(dir string) *recorder {
-	return &recorder{dir: dir, steps: map[digest.Digest]*stepLog{}, names: map[digest.Digest]string{}}
+	return &recorder{dir: dir, times: newStepTimes(), steps: map[digest.Digest]*stepLog{}, names: map[digest.Digest]string{}}
 }
 
 func (r *recorder) observe(s *client.SolveStatus) {
+	r.times.observe(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range s.Logs {

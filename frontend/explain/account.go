@@ -58,9 +58,15 @@ type Row struct {
 	Text  string     // with its newline
 }
 
+// States of a step in a build.
+const (
+	Ran    = "ran"
+	Cached = "cached"
+)
+
 // Measure is what one step took.
 type Measure struct {
-	State   string  // "ran", "cached", or "" where it was not part of the build
+	State   string  // Ran, Cached, or "" where it was not part of a build
 	Seconds float64 `json:",omitempty"` // the last time it ran
 	Bytes   int64   `json:",omitempty"` // what it fetched, received or left behind, 0 if not known
 }
@@ -205,6 +211,14 @@ func (a *Account) origins(id int) []int {
 		}
 	}
 	return nil
+}
+
+// SetFile names the file as its user knows it.
+func (a *Account) SetFile(name string) {
+	a.File = name
+	for i := range a.Remarks {
+		a.Remarks[i].File = name
+	}
 }
 
 // SetMeasured adds what the steps of the last version took, by their IDs, also to the remarks that concern them.

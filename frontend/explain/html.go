@@ -142,7 +142,7 @@ func lineRange(l plan.Lines) string {
 func took(m Measure) string {
 	parts := []string{m.State}
 	switch {
-	case m.State == "cached" && m.Seconds > 0:
+	case m.State == Cached && m.Seconds > 0:
 		parts = append(parts, "(last ran "+Seconds(m.Seconds)+")")
 	case m.Seconds > 0:
 		parts = append(parts, Seconds(m.Seconds))
@@ -159,10 +159,10 @@ func (a *Account) built() string {
 	var seconds float64
 	for _, row := range a.Last().Rows {
 		switch m := a.Measured[row.ID]; m.State {
-		case "ran":
+		case Ran:
 			ran++
 			seconds += m.Seconds
-		case "cached":
+		case Cached:
 			cached++
 		}
 	}

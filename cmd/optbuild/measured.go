@@ -1,0 +1,136 @@
+package main
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/optbuild/optbuild/frontend/explain"
+)
+
+// measured is a file of the state directory: what steps took the last time that they ran, so that `optbuild explain` can say what a
+// rewrite might save. It is worth nothing else: a damaged one counts as empty, and of two builds that end at once one may be forgotten.
+type measured struct {
+	Version int // 1
+	Steps   []measuredStep
+}
+
+// measuredStep is what one step took.
+type measuredStep struct {
+	Of      []string // keys of the user's steps that it stood for
+	Seconds float64
+	Bytes   int64     `json:",omitempty"`
+	When    time.Time // that it ran
+}
+
+const (
+	measuredName  = "measured.json"
+	measuredLimit = 2000     // steps, of 100 bytes or so each
+	measuredBytes = 16 << 20 // a file that is larger is not ours
+)
+
+// readMeasured reads the file of a state directory.
+func readMeasured(state string) (m measured) {
+	f, err := os.Open(filepath.Join(state, measuredName))
+	if err != nil {
+		return m
+	}
+	defer f.Close()
+	if json.NewDecoder(io.LimitReader(f, measuredBytes)).Decode(&m) != nil || m.Version != 1 {
+		return measured{}
+	}
+	return m
+}
+
+func (m measured) write(state string) error {
+	m.Version = 1
+	slices.SortStableFunc(m.Steps, func(a, b measuredStep) int { return a.When.Compare(b.When) })
+	m.Steps = m.Steps[max(0, len(m.Steps)-measuredLimit):]
+	return replaceFile(filepath.Join(state, measuredName), func(w io.Writer) error { return json.NewEncoder(w).Encode(m) })
+}
+
+// add notes what ran.
+func (m *measured) add(a *explain.Account, path string, now map[int]explain.Measure, when time.Time) (changed bool) {
+	keys := stepKeys(a, path)
+	for _, row := range a.Last().Rows {
+		took := now[row.ID]
+		of := keysOf(keys, row)
+		if took.State != explain.Ran || len(of) == 0 {
+			continue
+		}
+		for _, s := range m.Steps {
+			if took.Bytes == 0 && slices.Equal(s.Of, of) { // not every build asks
+				took.Bytes = s.Bytes
+			}
+		}
+		m.Steps = slices.DeleteFunc(m.Steps, func(s measuredStep) bool { return overlaps(s.Of, of) })
+		m.Steps = append(m.Steps, measuredStep{of, took.Seconds, took.Bytes, when})
+		changed = true
+	}
+	return changed
+}
+
+// find says what the steps of the account's last version took when they last ran, alone or as a part of another one.
+func (m *measured) find(a *explain.Account, path string) map[int]explain.Measure {
+	keys := stepKeys(a, path)
+	found := map[int]explain.Measure{}
+	for _, row := range a.Last().Rows {
+		var sum explain.Measure
+		of := keysOf(keys, row)
+		for _, s := range m.Steps {
+			if overlaps(s.Of, of) {
+				sum.Seconds += s.Seconds
+				sum.Bytes += s.Bytes
+			}
+		}
+		if sum != (explain.Measure{}) {
+			found[row.ID] = sum
+		}
+	}
+	return found
+}
+
+// stepKeys stand for the user's steps, by ID: a digest of the Dockerfile's path, the stage's FROM, the instruction's text, and how many
+// there were of that text before.
+func stepKeys(a *explain.Account, path string) map[int]string {
+	if abs, err := filepath.Abs(path); path != "" && err == nil {
+		path = abs
+	}
+	keys, seen := map[int]string{}, map[string]int{}
+	from := map[int]string{}
+	for _, row := range a.Versions[0].Rows {
+		if row.ID == 0 {
+			continue
+		}
+		if _, ok := from[row.Stage]; !ok {
+			from[row.Stage] = row.Text
+		}
+		text := fmt.Sprintf("%q %q %q", path, from[row.Stage], strings.TrimSuffix(row.Text, "\n"))
+		seen[text]++
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", text, seen[text]))
+		keys[row.ID] = hex.EncodeToString(sum[:8])
+	}
+	return keys
+}
+
+func keysOf(keys map[int]string, row explain.Row) (of []string) {
+	for _, id := range row.Origins() {
+		if k := keys[id]; k != "" {
+			of = append(of, k)
+		}
+	}
+	slices.SortFunc(of, cmp.Compare[string])
+	return of
+}
+
+func overlaps(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
