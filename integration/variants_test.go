@@ -170,9 +170,12 @@ func (j *job) compile(ctx context.Context, vs []variant) (map[string]*compiled, 
 					return nil, err
 				}
 				if report != nil {
-					got.remarks, got.broken = report.Remarks, report.Broken
-					if n := len(report.Passes); n > 0 {
-						got.text = report.Passes[n-1].Text
+					got.broken = report.Broken
+					if a := report.Account; a != nil {
+						got.remarks = a.Remarks
+						if len(a.Versions) > 1 {
+							got.text = a.Last().Text()
+						}
 					}
 				}
 			}
