@@ -16,4 +16,11 @@ var Passes = []Pass{
 		Keeps: Files,
 		Run:   sinkVolatile,
 	},
+	{
+		Name:  "merge-run",
+		Doc:   "make one step of RUNs where the cache loses nothing by it, and of a package index's update and the install",
+		Order: "behind the passes that take a RUN away or bring RUNs together, before those that give mounts to one of two RUNs and so keep them apart",
+		Keeps: Files,
+		Run:   mergeRun,
+	},
 }

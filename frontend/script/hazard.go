@@ -169,7 +169,7 @@ func (w *walker) set(c *Command, args []Word) {
 		w.s.reads.all = true
 		return
 	}
-	certain := !c.Conditional && !c.Subshell && !c.Background && !c.inFunction
+	certain := !c.Conditional && !c.Piped && !c.Background && !c.inFunction // in a subshell it holds up to its end
 	for i := 0; i < len(args); i++ {
 		a := args[i]
 		if !a.Literal {

@@ -53,6 +53,8 @@ type Script struct {
 	comments []Span
 	reads    names
 	sets     names
+	chain    bool // one and-list
+	control  bool // more than simple commands, whatever joins them
 	compound bool // something other than simple commands joined by && ; or newlines
 }
 
@@ -83,6 +85,7 @@ func parse(text string, shell []string, depth int) (*Script, error) {
 	w := walker{s: s, shell: sh, depth: depth, errexit: sh.errexit, pipefail: sh.pipefail}
 	w.file(file)
 	w.finish()
+	s.chain = len(file.Stmts) == 1 && andList(file.Stmts[0]) && len(s.comments) == 0
 	return s, nil
 }
 
@@ -143,6 +146,14 @@ func (s *Script) Straight() ([]Command, bool) {
 	}
 	return straight, true
 }
+
+// Chain reports whether the text may stand on either side of an && without changing what it means: it is one list joined by
+// && only (whose members may be pipelines and compound commands), without comments. A heredoc must come last in its line all the same.
+func (s *Script) Chain() bool { return s.chain }
+
+// Simple reports whether there is nothing but simple commands, whatever joins them: no control flow, groups, subshells, functions
+// or substitutions. Each command runs at most once.
+func (s *Script) Simple() bool { return !s.control }
 
 // Comments are the places of comments, in order.
 func (s *Script) Comments() []Span { return slices.Clone(s.comments) }

@@ -98,6 +98,12 @@ func describe(name, text string) string {
 	if straight, ok := s.Straight(); ok {
 		fmt.Fprintf(&b, "straight: %d\n", len(straight))
 	}
+	if s.Chain() {
+		b.WriteString("chain\n")
+	}
+	if !s.Simple() {
+		b.WriteString("not simple\n")
+	}
 	writeNames(&b, "reads", s.Reads)
 	writeNames(&b, "sets", s.Sets)
 	for _, h := range s.Hazards() {

@@ -115,7 +115,7 @@ func (w *walker) stmt(stmt *syntax.Stmt, c context) {
 	case *syntax.DeclClause:
 		w.decl(stmt, cmd, c)
 	default:
-		w.s.compound = true
+		w.s.compound, w.s.control = true, true
 		w.block(stmt, c)
 	}
 	if _, ok := stmt.Cmd.(*syntax.DeclClause); !ok {
@@ -123,6 +123,22 @@ func (w *walker) stmt(stmt *syntax.Stmt, c context) {
 			w.words(c, r.Word, r.Hdoc)
 		}
 	}
+}
+
+// andList reports whether a statement has no || and no & at its top.
+func andList(stmt *syntax.Stmt) bool {
+	if stmt.Background || stmt.Coprocess || stmt.Disown || stmt.Semicolon.IsValid() {
+		return false
+	}
+	if b, ok := stmt.Cmd.(*syntax.BinaryCmd); ok {
+		switch b.Op {
+		case syntax.OrStmt:
+			return false
+		case syntax.AndStmt:
+			return andList(b.X) && andList(b.Y)
+		}
+	}
+	return true
 }
 
 func (w *walker) binary(cmd *syntax.BinaryCmd, c context) {
@@ -142,8 +158,15 @@ func (w *walker) binary(cmd *syntax.BinaryCmd, c context) {
 			x.status, x.errexit = false, false
 		}
 	}
+	errexit, pipefail, exited := w.errexit, w.pipefail, w.exited
 	w.stmt(cmd.X, x)
+	if x.subshell && !c.subshell {
+		w.errexit, w.pipefail, w.exited = errexit, pipefail, exited
+	}
 	w.stmt(cmd.Y, y)
+	if y.subshell && !c.subshell {
+		w.errexit, w.pipefail, w.exited = errexit, pipefail, exited
+	}
 }
 
 // block is a command that has commands in it.
@@ -309,7 +332,7 @@ func (w *walker) substitutionsOf(node syntax.Node, c context, keepsStatus bool) 
 	// bash does not hand -e on to substitutions.
 	c.subshell, c.status, c.errexit = true, keepsStatus && (c.status || c.errexit && w.errexit), false
 	nested := func(list []*syntax.Stmt, c context) bool {
-		w.s.compound = true
+		w.s.compound, w.s.control = true, true
 		errexit, pipefail, exited := w.errexit, w.pipefail, w.exited
 		w.stmts(list, c)
 		w.errexit, w.pipefail, w.exited = errexit, pipefail, exited
