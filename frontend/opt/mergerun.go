@@ -275,7 +275,7 @@ func shellRefusal(err error) *refusal {
 	switch {
 	case errors.Is(err, script.ErrShell):
 		return &refusal{"unknown-shell", err.Error()}
-	case errors.Is(err, errShebang):
+	case errors.Is(err, script.ErrShebang):
 		return &refusal{"heredoc", "a heredoc that starts with #! is a program of its own"}
 	}
 	return &refusal{"unreadable", err.Error()}

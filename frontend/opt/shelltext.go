@@ -1,45 +1,21 @@
 package opt
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/optbuild/optbuild/frontend/plan"
 	"github.com/optbuild/optbuild/frontend/script"
 )
 
-// errShebang says that a RUN's heredoc is a program of its own.
-var errShebang = errors.New("a heredoc that starts with #! is a program of its own")
-
-// scriptOf is what a RUN runs, as BuildKit hands it to the shell: the lines joined, the heredocs put in.
+// scriptOf is what a RUN runs, as BuildKit hands it to the shell.
 func scriptOf(run *instructions.RunCommand, at *plan.State) (*script.Script, error) {
-	if !run.PrependShell {
-		return script.Exec(run.CmdLine), nil
-	}
-	if !at.Known {
+	if run.PrependShell && !at.Known {
 		return nil, fmt.Errorf("%w: the base image, which may set one, is not known", script.ErrShell)
 	}
-	text := strings.Join(run.CmdLine, " ")
-	if len(run.Files) > 0 {
-		if parser.MustParseHeredoc(text) != nil {
-			text = run.Files[0].Data
-			if run.Files[0].Chomp {
-				text = parser.ChompHeredocContent(text)
-			}
-			if strings.HasPrefix(text, "#!") {
-				return nil, errShebang
-			}
-		} else {
-			for _, f := range run.Files {
-				text += "\n" + f.Data + f.Name
-			}
-		}
-	}
-	return script.Parse(text, at.Shell)
+	return script.OfRun(run, at.Shell)
 }
 
 // mentions reports whether a step's text has one of the names as a word of its own, lines joined: what does not mention a name cannot expand it.
