@@ -244,8 +244,9 @@ func TestOff(t *testing.T) {
 // TestBroken: whatever a pass does wrong, the build is that of the user's file, and the report says so.
 func TestBroken(t *testing.T) {
 	for name, pass := range map[string]opt.Pass{
-		"panics":          {Name: "p", Keeps: opt.Files, Run: func(*opt.Work) { panic("ouch") }},
-		"breaks the plan": func() opt.Pass { p := rewriteRun("RUN one", "CMD one"); p.Name = "p"; return p }(),
+		"panics":           {Name: "p", Keeps: opt.Files, Run: func(*opt.Work) { panic("ouch") }},
+		"breaks the plan":  func() opt.Pass { p := rewriteRun("RUN one", "CMD one"); p.Name = "p"; return p }(),
+		"panics elsewhere": {Name: "p", Keeps: opt.Files, Wants: func(*plan.Plan, *plan.Facts) []string { panic("ouch") }, Run: func(*opt.Work) {}},
 		"does not convert": {Name: "p", Keeps: opt.Files, Run: func(w *opt.Work) {
 			s := w.Plan.Stages[0].Steps
 			n, _ := w.Plan.NewStep("RUN --mount=type=bind,target=/x,from=${NOWHERE} one", s[0])

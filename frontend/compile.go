@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"reflect"
+	"runtime/debug"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -37,8 +38,14 @@ type compiled struct {
 }
 
 // compile optimises the Dockerfile. What is wrong with the user's file is for BuildKit to say: then there is no text.
-func (r *rewriter) compile(ctx context.Context, name string, src []byte) *compiled {
-	file := &compiled{source: src}
+func (r *rewriter) compile(ctx context.Context, name string, src []byte) (file *compiled) {
+	file = &compiled{source: src}
+	defer func() {
+		if p := recover(); p != nil { // a bug of ours, or of BuildKit's parser: the build is BuildKit's alone
+			r.report.Broken = fmt.Sprintf("panic: %v\n%s", p, debug.Stack())
+			file = &compiled{source: src}
+		}
+	}()
 	p, err := plan.Parse(path.Base(name), src)
 	if err != nil {
 		return file

@@ -1,10 +1,12 @@
 package frontend
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/optbuild/optbuild/frontend/plan"
 )
@@ -54,6 +56,34 @@ func (r *rewriter) restore(def *pb.Definition) {
 		if v.Lines != (plan.Lines{}) {
 			v.Record = records[vertex]
 			r.report.Steps[vertex] = v
+		}
+	}
+	joinSources(def.Source)
+}
+
+// joinSources makes one of equal sources: a definition may build on another one of the same Dockerfile, which was the user's again already.
+func joinSources(src *pb.Source) {
+	to := make([]int32, len(src.Infos))
+	var infos []*pb.SourceInfo
+	for i, info := range src.Infos {
+		j := slices.IndexFunc(infos, func(have *pb.SourceInfo) bool { return proto.Equal(have, info) })
+		if j < 0 {
+			j = len(infos)
+			infos = append(infos, info)
+		}
+		to[i] = int32(j)
+	}
+	if len(infos) == len(src.Infos) {
+		return
+	}
+	src.Infos = infos
+	done := map[*pb.Location]bool{}
+	for _, locs := range src.Locations {
+		for _, loc := range locs.Locations {
+			if !done[loc] && loc.SourceIndex >= 0 && int(loc.SourceIndex) < len(to) {
+				loc.SourceIndex = to[loc.SourceIndex]
+			}
+			done[loc] = true
 		}
 	}
 }

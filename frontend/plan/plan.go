@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
@@ -79,13 +80,16 @@ func (s *Stage) Name() string {
 	return fmt.Sprint(s.Index)
 }
 
+// quiet is a linter that says nothing: BuildKit's parser needs one where a comment configures it.
+var quiet = linter.New(&linter.Config{SkipAll: true})
+
 // Parse reads a Dockerfile. Errors are BuildKit's, with its message and position ([parser.LocationError]).
 func Parse(name string, src []byte) (*Plan, error) {
 	res, err := parser.Parse(strings.NewReader(string(src)))
 	if err != nil {
 		return nil, err
 	}
-	stages, _, err := instructions.Parse(res.AST, nil)
+	stages, _, err := instructions.Parse(res.AST, quiet)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +133,7 @@ var errNoStages = errors.New("dockerfile contains no stages to build")
 const noNewline = "\x00"
 
 func (p *Plan) add(s *Step, n *parser.Node) error {
-	v, err := instructions.ParseInstruction(n)
+	v, err := instructions.ParseInstructionWithLinter(n, quiet)
 	if err != nil {
 		return err
 	}
@@ -161,7 +165,7 @@ func (p *Plan) NewStep(text string, of ...*Step) (*Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := instructions.ParseInstruction(n)
+	v, err := instructions.ParseInstructionWithLinter(n, quiet)
 	if err != nil {
 		return nil, fmt.Errorf("parse made step: %w", err)
 	}
@@ -180,7 +184,7 @@ func (p *Plan) NewFrom(text string, st *Stage) (*Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := instructions.ParseInstruction(n)
+	v, err := instructions.ParseInstructionWithLinter(n, quiet)
 	if err != nil {
 		return nil, fmt.Errorf("parse made FROM: %w", err)
 	}

@@ -15,6 +15,7 @@ var sources = []string{
 	"\ufeff# syntax=docker/dockerfile:1\r\nFROM scratch\r\nRUN a \\\r\n  b\r\n",
 	"# escape=`\n\nARG A=1\n# about the stage\nFROM a`\n  AS b\nRUN x `\n # inside\n\n y\n# end\n",
 	"FROM a\nRUN <<EOF\n# optbuild: keep\nx\nEOF\nCOPY <<A <<-B /x/\n1\nA\n\t2\n\tB\nENV A=1\n\n\n# tail\n  ",
+	"# check=skip=all;error=true\nFROM a\n# check=skip=JSONArgsRecommended\nCMD x\n",
 	"from a as B\nonbuild run <<EOF\nx\nEOF\nrun --mount=type=cache,target=/x [\"a\", \"b\"]\n",
 }
 
