@@ -156,11 +156,11 @@ func indexVariable(name string) bool {
 	return slices.Contains([]string{"PATH", "HOME", "TMPDIR", "LANG", "LANGUAGE", "USER"}, name)
 }
 
-// configOnly are instructions that no RUN can see.
+// configOnly are instructions that no RUN can see. VOLUME is not one: docker's old builder threw away what a RUN below it wrote there.
 func configOnly(c instructions.Command) bool {
 	switch c.(type) {
 	case *instructions.LabelCommand, *instructions.ExposeCommand, *instructions.CmdCommand, *instructions.EntrypointCommand, *instructions.StopSignalCommand,
-		*instructions.HealthCheckCommand, *instructions.MaintainerCommand, *instructions.VolumeCommand, *instructions.OnbuildCommand:
+		*instructions.HealthCheckCommand, *instructions.MaintainerCommand, *instructions.OnbuildCommand:
 		return true
 	}
 	return false
@@ -217,7 +217,7 @@ func (m *merger) join(i, j int, a mergeSide, e early, name, message string) *ref
 	if r == nil {
 		r = m.refused(&a, &b, at)
 	}
-	var merged *plan.Step
+	var merged mergeSide
 	if r == nil {
 		merged, r = joinRuns(m.w.Plan, a, b, at)
 	}
@@ -228,8 +228,8 @@ func (m *merger) join(i, j int, a mergeSide, e early, name, message string) *ref
 	done := m.w.Do(Change{
 		Steps: []*plan.Step{a.step, b.step}, Name: name, Message: fmt.Sprintf("%s in line %d", message, b.step.Lines.First), Args: []Arg{{"with", fmt.Sprint(b.step.Lines.First)}},
 		Apply: func() {
-			m.refusals[merged] = m.refusals[b.step]
-			m.st.Steps[j] = merged
+			m.refusals[merged.step], m.sides[merged.step] = m.refusals[b.step], merged
+			m.st.Steps[j] = merged.step
 			m.st.Steps = slices.Delete(m.st.Steps, i, i+1)
 			m.states = slices.Delete(m.states, i, i+1)
 		},
@@ -254,13 +254,10 @@ func (m *merger) refused(a, b *mergeSide, at *plan.State) *refusal {
 			return &refusal{"unreadable", "its flags or line ends are not plain"}
 		}
 	}
-	af, bf := slices.Clone(a.text.flags), slices.Clone(b.text.flags)
-	slices.Sort(af)
-	slices.Sort(bf)
 	switch {
-	case !slices.Equal(af, bf):
+	case !sameFlags(a.text.flags, b.text.flags):
 		return &refusal{"different-flags", "the RUNs have different flags"}
-	case slices.ContainsFunc(af, ownMount):
+	case slices.ContainsFunc(a.text.flags, ownMount):
 		return &refusal{"own-mount", "a tmpfs or writable bind mount is empty again for the next RUN"}
 	case len(a.script.Comments()) > 0:
 		return &refusal{"comment", "a shell comment would hide what comes behind it"}

@@ -147,6 +147,9 @@ func asEarly(s *script.Script, at *plan.State) early {
 			return early{}
 		case updates:
 			e.index = manager
+			if e.refused == nil {
+				e.refused = hazardOf(c, cheapCommand{paths: noPaths}, at, lookup, ran)
+			}
 			continue
 		case setsOnly(c):
 			continue

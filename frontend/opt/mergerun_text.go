@@ -83,7 +83,7 @@ type mergeSide struct {
 //
 // with parentheses only around a list that is not joined by && alone; into a list that starts with `set -e;` the commands of a go
 // behind that.
-func joinRuns(p *plan.Plan, a, b mergeSide, at *plan.State) (*plan.Step, *refusal) {
+func joinRuns(p *plan.Plan, a, b mergeSide, at *plan.State) (mergeSide, *refusal) {
 	newline := string(p.Escape) + "\n" + mergeIndent
 	and := " && " + newline
 	first, dropped, comments := listOf(a, and)
@@ -98,13 +98,14 @@ func joinRuns(p *plan.Plan, a, b mergeSide, at *plan.State) (*plan.Step, *refusa
 	}
 	s, err := p.NewStep(a.text.prefix+body, a.step, b.step)
 	if err != nil {
-		return nil, &refusal{"unreadable", "the joined text does not parse: " + err.Error()}
+		return mergeSide{}, &refusal{"unreadable", "the joined text does not parse: " + err.Error()}
 	}
 	s = s.WithLead(a.step.Lead + comments + strings.TrimLeft(b.step.Lead, "\n"))
-	if err := sameCommands(s, a, b, at, p.Escape, dropped); err != nil {
-		return nil, &refusal{"unreadable", "the joined text reads differently: " + err.Error()}
+	merged := mergeSide{step: s}
+	if err := merged.sameCommands(a, b, at, p.Escape, dropped); err != nil {
+		return mergeSide{}, &refusal{"unreadable", "the joined text reads differently: " + err.Error()}
 	}
-	return s, nil
+	return merged, nil
 }
 
 // listOf is a as one member of an and-list. dropped says that its `set -e` is left out; comments are those that had no place.
@@ -170,20 +171,20 @@ func errexitIn(set script.Command) bool {
 }
 
 // sameCommands compares what the made step runs with what the two did.
-func sameCommands(s *plan.Step, a, b mergeSide, at *plan.State, escape rune, dropped bool) error {
-	run, ok := s.Cmd.(*instructions.RunCommand)
+func (m *mergeSide) sameCommands(a, b mergeSide, at *plan.State, escape rune, dropped bool) error {
+	run, ok := m.step.Cmd.(*instructions.RunCommand)
 	if !ok || !run.PrependShell || len(run.Files) > 0 {
 		return fmt.Errorf("not a RUN of one text")
 	}
-	if cut, ok := cutRun(s.Text, escape); !ok || !slices.Equal(cut.flags, a.text.flags) {
+	if cut, ok := cutRun(m.step.Text, escape); !ok || !slices.Equal(cut.flags, a.text.flags) {
 		return fmt.Errorf("other flags")
 	}
-	merged, err := scriptOf(run, at)
-	if err != nil {
-		return err
+	m.cmd = run
+	if m.script, m.err = scriptOf(run, at); m.err != nil {
+		return m.err
 	}
 	first, second := commandTexts(a.script, dropped), commandTexts(b.script, false)
-	got := commandTexts(merged, false)
+	got := commandTexts(m.script, false)
 	if slices.Equal(got, append(slices.Clone(first), second...)) {
 		return nil
 	}
@@ -213,6 +214,14 @@ func commandTexts(s *script.Script, dropped bool) []string {
 		list = append(list, fmt.Sprint(strings.Join(parts, " "), c.Conditional, c.Unchecked, c.Background, c.Piped))
 	}
 	return list
+}
+
+// sameFlags compares flags in any order, but mounts in theirs: one may cover another.
+func sameFlags(a, b []string) bool {
+	mounts := func(flags []string) []string {
+		return slices.DeleteFunc(slices.Clone(flags), func(f string) bool { return !strings.HasPrefix(f, "--mount") })
+	}
+	return slices.Equal(mounts(a), mounts(b)) && slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // ownMount is a --mount whose content does not outlive the step, or may be one.
