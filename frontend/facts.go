@@ -41,6 +41,13 @@ func (r *rewriter) facts(ctx context.Context, bc *dockerui.Client, p *plan.Plan)
 		}
 	}
 	f.Images = r.baseImages(ctx, bc, p, f)
+	for _, name := range opt.Images(p, f, r.options) {
+		if img, ok := f.Images[name]; ok {
+			built, err := r.image(ctx, name, f.Build, bc)
+			img.Build = err == nil && reflect.DeepEqual(built, img)
+			f.Images[name] = img
+		}
+	}
 	if want := opt.Wants(p, f, r.options); len(want) > 0 {
 		f.Context = r.context(ctx, bc, want)
 	}

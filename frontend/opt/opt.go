@@ -38,7 +38,10 @@ type Pass struct {
 
 	// Wants lists paths of the build context of which the pass needs to know more, nil for none. It is asked before Run, with the plan as the user wrote it.
 	Wants func(*plan.Plan, *plan.Facts) []string
-	Run   func(*Work)
+	// Images lists base images of which the pass needs to know whether they are the same on the build platform, nil for none.
+	Images func(*plan.Plan, *plan.Facts) []string
+
+	Run func(*Work)
 }
 
 // Level says which rewrites are done.
@@ -113,6 +116,18 @@ func Wants(p *plan.Plan, f *plan.Facts, o Options) []string {
 	for _, pass := range o.passes() {
 		if pass.Wants != nil {
 			want = append(want, pass.Wants(p, f)...)
+		}
+	}
+	slices.Sort(want)
+	return slices.Compact(want)
+}
+
+// Images lists the base images of which the passes would like to know whether they are the same on the build platform, sorted.
+func Images(p *plan.Plan, f *plan.Facts, o Options) []string {
+	var want []string
+	for _, pass := range o.passes() {
+		if pass.Images != nil {
+			want = append(want, pass.Images(p, f)...)
 		}
 	}
 	slices.Sort(want)

@@ -19,7 +19,7 @@ import (
 // A case of testdata/<pass>/*.txtar runs one pass. Its sections:
 //
 //	Dockerfile      what comes in
-//	facts           optional JSON of plan.Facts; without it every base image is known: it sets PATH and nothing else, and linux/amd64 is built
+//	facts           optional JSON of plan.Facts; without it every base image is known and the same on all platforms: it sets PATH and nothing else, and linux/amd64 is built
 //	options         optional JSON of Options; without it the level is all
 //	context/<path>  files of the context; with one of them, or a section "context", the whole context is known, without it nothing is. A path
 //	                that ends in -> TARGET is a symlink; a section context/<path>:archive is a file that ADD would unpack
@@ -139,7 +139,7 @@ func (c *testCase) facts(p *plan.Plan) *plan.Facts {
 		f.Images = map[string]plan.Image{}
 		for _, st := range p.Stages {
 			if base, name, ok := p.Resolve(st, f); ok && base == nil {
-				f.Images[name] = plan.Image{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}
+				f.Images[name] = plan.Image{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Build: true}
 			}
 		}
 	}

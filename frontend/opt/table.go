@@ -10,6 +10,15 @@ var Passes = []Pass{
 		Run:   deadStages,
 	},
 	{
+		Name:   "cross-build",
+		Doc:    "compile Go, and download, on the build platform, once for all platforms",
+		Order:  "early: it knows commands one by one, and the mounts and files that other passes add would be strange to it",
+		Keeps:  Files,
+		Wants:  crossWants,
+		Images: crossImages,
+		Run:    crossBuild,
+	},
+	{
 		Name:  "sink-volatile",
 		Doc:   "move an ARG or ENV that changes from build to build below the RUNs that cannot read it",
 		Order: "before passes that put steps next to each other: an ARG between two RUNs keeps them apart",

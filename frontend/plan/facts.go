@@ -28,6 +28,7 @@ type Image struct {
 	Shell      []string // nil: /bin/sh -c
 	OnBuild    []string // triggers, run after FROM
 	Assumed    bool     // from the table of official images, not from a registry
+	Build      bool     // it is known to be the same on the build platform, though nothing is built for that
 }
 
 // Context is what is known of the build context after .dockerignore: some paths, and whether those are all.
