@@ -230,8 +230,8 @@ func (p Place) write(name string, data []byte) error {
 	if link {
 		return os.Symlink(target, file)
 	}
-	data = bytes.ReplaceAll(data, []byte("$HTTP"), []byte(p.HTTP+"/http"))
-	data = bytes.ReplaceAll(data, []byte("$GIT"), []byte(p.Git))
+	data = bytes.ReplaceAll(data, []byte("$HTTP/"), []byte(p.HTTP+"/http/"))
+	data = bytes.ReplaceAll(data, []byte("$GIT/"), []byte(p.Git+"/")) // and not $GIT_SHA
 	if err := os.WriteFile(file, data, 0o644); err != nil {
 		return err
 	}
