@@ -103,6 +103,9 @@ func newJob(r *rig, c *cases.Case) (*job, error) {
 	}
 	base := "http://" + r.server.Addr
 	j := &job{rig: r, c: c, place: cases.Place{Dir: dir, HTTP: base + "/files/" + filepath.Base(dir), Git: base + "/git/" + filepath.Base(dir) + "/http"}}
+	if err := os.Mkdir(filepath.Join(dir, fixedDir), 0o755); err != nil {
+		return nil, err
+	}
 	return j, c.Write(j.place)
 }
 
