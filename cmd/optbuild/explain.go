@@ -49,16 +49,17 @@ func runExplain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	off, err := compileOffline(c, o)
+	var last learned
+	if state, err := stateDir(c); err == nil {
+		last = readLearned(state)
+	}
+	off, err := compileOffline(c, o, last.images())
 	if err != nil {
 		return err
 	}
 	a := explain.New(off.plan, off.facts, o, off.result)
 	a.Aside = off.aside
-	if state, err := stateDir(c); err == nil {
-		last := readMeasured(state)
-		a.SetMeasured(last.find(a, off.source.Path))
-	}
+	a.SetMeasured(last.find(a, off.source.Path))
 	write := func(w io.Writer) error {
 		switch form {
 		case "steps":

@@ -43,9 +43,9 @@ type offline struct {
 	aside  string // why a build's optimiser would stand aside, "" if it would not
 }
 
-// compileOffline compiles the Dockerfile that the flags and the argument name.
-func compileOffline(c *cli.Context, o opt.Options) (*offline, error) {
-	off, err := readOffline(c, o)
+// compileOffline compiles the Dockerfile that the flags and the argument name. images is what is known of base images.
+func compileOffline(c *cli.Context, o opt.Options, images map[string]plan.Image) (*offline, error) {
+	off, err := readOffline(c, o, images)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func compileOffline(c *cli.Context, o opt.Options) (*offline, error) {
 }
 
 // readOffline is compileOffline without the passes.
-func readOffline(c *cli.Context, o opt.Options) (*offline, error) {
+func readOffline(c *cli.Context, o opt.Options, images map[string]plan.Image) (*offline, error) {
 	dir := "."
 	switch c.NArg() {
 	case 0:
@@ -70,7 +70,7 @@ func readOffline(c *cli.Context, o opt.Options) (*offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := world.Options{BuildArgs: map[string]string{}, Target: c.String("target"), Targets: targets}
+	w := world.Options{BuildArgs: map[string]string{}, Target: c.String("target"), Targets: targets, Images: images}
 	for _, arg := range c.StringSlice("build-arg") {
 		name, value, given := strings.Cut(arg, "=")
 		if name == "" {

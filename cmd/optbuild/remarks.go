@@ -89,8 +89,9 @@ func (b *build) compilation(ctx context.Context, conn *builder.Conn, resp *clien
 		}
 	}
 	now := times.measures(report, records)
-	before := readMeasured(b.state)
-	if before.add(a, b.solve.Dockerfile, now, time.Now().UTC().Truncate(time.Second)) {
+	before := readLearned(b.state)
+	when := time.Now().UTC().Truncate(time.Second)
+	if steps, images := before.add(a, b.solve.Dockerfile, now, when), before.addImages(a, when); steps || images {
 		if err := before.write(b.state); err != nil {
 			warn("note what steps took: " + err.Error())
 		}

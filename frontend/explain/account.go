@@ -22,18 +22,20 @@ import (
 
 // Account is what is to be told of one compilation.
 type Account struct {
-	File     string // as the user knows it
-	Level    opt.Level
-	Disabled []string  `json:",omitempty"`
-	Passes   []Pass    // that ran, in order
-	Versions []Version // as the user wrote it, and then after each pass that changed it; at least one
-	Remarks  []opt.Remark
-	Assumed  []string        `json:",omitempty"` // images whose configuration was taken from a table
-	Unknown  []string        `json:",omitempty"` // of what nothing was known: image names, and "the build context"
-	Aside    string          `json:",omitempty"` // why the optimiser stood aside, "" if it did not
-	Broken   string          `json:",omitempty"` // the pass that broke the plan, "" if none did or it is not known
-	Error    string          `json:",omitempty"` // what was wrong with the rewritten file; the build went on with the user's
-	Measured map[int]Measure `json:",omitempty"` // by step ID, of the last version
+	File       string // as the user knows it
+	Level      opt.Level
+	Disabled   []string  `json:",omitempty"`
+	Passes     []Pass    // that ran, in order
+	Versions   []Version // as the user wrote it, and then after each pass that changed it; at least one
+	Remarks    []opt.Remark
+	Images     map[string]plan.Image `json:",omitempty"` // base images that were known
+	Remembered []string              `json:",omitempty"` // of these, those that an earlier build saw
+	Assumed    []string              `json:",omitempty"` // of these, those whose configuration was taken from a table
+	Unknown    []string              `json:",omitempty"` // of what nothing was known: image names, and "the build context"
+	Aside      string                `json:",omitempty"` // why the optimiser stood aside, "" if it did not
+	Broken     string                `json:",omitempty"` // the pass that broke the plan, "" if none did or it is not known
+	Error      string                `json:",omitempty"` // what was wrong with the rewritten file; the build went on with the user's
+	Measured   map[int]Measure       `json:",omitempty"` // by step ID, of the last version
 }
 
 // Pass is a row of opt's table.
@@ -73,7 +75,7 @@ type Measure struct {
 
 // New makes the account of what opt.Run made of p. A pass that ran with Options.Fix is listed as such.
 func New(p *plan.Plan, f *plan.Facts, o opt.Options, r opt.Result) *Account {
-	a := &Account{File: p.Name, Level: o.Level, Disabled: o.Disabled, Remarks: slices.Clone(r.Remarks)}
+	a := &Account{File: p.Name, Level: o.Level, Disabled: o.Disabled, Images: f.Images, Remarks: slices.Clone(r.Remarks)}
 	if a.Level == "" {
 		a.Level = opt.Safe
 	}
@@ -140,9 +142,11 @@ func (a *Account) facts(p *plan.Plan, f *plan.Facts) {
 			a.Unknown = append(a.Unknown, name)
 		case img.Assumed:
 			a.Assumed = append(a.Assumed, name)
+		case img.Remembered:
+			a.Remembered = append(a.Remembered, name)
 		}
 	}
-	for _, list := range []*[]string{&a.Assumed, &a.Unknown} {
+	for _, list := range []*[]string{&a.Assumed, &a.Remembered, &a.Unknown} {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
 	}
@@ -156,6 +160,9 @@ func (a *Account) FactsLine() string {
 	var parts []string
 	if len(a.Assumed) > 0 {
 		parts = append(parts, "assumed to be the official image: "+strings.Join(a.Assumed, ", "))
+	}
+	if len(a.Remembered) > 0 {
+		parts = append(parts, "as an earlier build saw it: "+strings.Join(a.Remembered, ", "))
 	}
 	if len(a.Unknown) > 0 {
 		parts = append(parts, "not known: "+strings.Join(a.Unknown, ", "))
@@ -201,16 +208,16 @@ func (r Row) Origins() []int {
 	return []int{r.ID}
 }
 
-// origins is the same for a step of any version, by its ID.
-func (a *Account) origins(id int) []int {
+// row finds a step of any version.
+func (a *Account) row(id int) Row {
 	for _, v := range a.Versions {
 		for _, r := range v.Rows {
 			if r.ID == id {
-				return r.Origins()
+				return r
 			}
 		}
 	}
-	return nil
+	return Row{}
 }
 
 // SetFile names the file as its user knows it.
@@ -221,20 +228,27 @@ func (a *Account) SetFile(name string) {
 	}
 }
 
-// SetMeasured adds what the steps of the last version took, by their IDs, also to the remarks that concern them.
+// SetMeasured adds what the steps of the last version took, by their IDs, also to the remarks: what the remark's step took, or, if that sets a
+// value only, the steps below it in its stage, which run again when the value changes.
 func (a *Account) SetMeasured(m map[int]Measure) {
 	a.Measured = m
 	last := a.Last()
 	for i := range a.Remarks {
 		r := &a.Remarks[i]
 		r.Seconds = 0
-		mine := a.origins(r.Step)
+		mine := a.row(r.Step)
 		for _, row := range last.Rows {
-			if overlap(mine, row.Origins()) {
+			below := mine.setsValue() && row.Stage == mine.Stage && row.Lines.First > r.Lines.Last
+			if below || overlap(mine.Origins(), row.Origins()) {
 				r.Seconds += m[row.ID].Seconds
 			}
 		}
 	}
+}
+
+func (r Row) setsValue() bool {
+	word, _, _ := strings.Cut(strings.TrimSpace(r.Text), " ")
+	return slices.Contains([]string{"ARG", "ENV", "LABEL"}, strings.ToUpper(word))
 }
 
 func overlap(a, b []int) bool {

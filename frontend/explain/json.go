@@ -39,15 +39,16 @@ func NewRemark(r opt.Remark) Remark {
 
 // header is the first line of JSON.
 type header struct {
-	Version  int       `json:"version"`
-	File     string    `json:"file"`
-	Level    opt.Level `json:"level"`
-	Disabled []string  `json:"disabled,omitempty"`
-	Passes   []pass    `json:"passes"`
-	Assumed  []string  `json:"assumed,omitempty"`
-	Unknown  []string  `json:"unknown,omitempty"`
-	Aside    string    `json:"aside,omitempty"`
-	Broken   string    `json:"broken,omitempty"`
+	Version    int       `json:"version"`
+	File       string    `json:"file"`
+	Level      opt.Level `json:"level"`
+	Disabled   []string  `json:"disabled,omitempty"`
+	Passes     []pass    `json:"passes"`
+	Assumed    []string  `json:"assumed,omitempty"`
+	Remembered []string  `json:"remembered,omitempty"`
+	Unknown    []string  `json:"unknown,omitempty"`
+	Aside      string    `json:"aside,omitempty"`
+	Broken     string    `json:"broken,omitempty"`
 }
 
 type pass struct {
@@ -59,7 +60,7 @@ type pass struct {
 // JSON writes a line about the whole, and then a line for each remark: what was done, what was not, by the seconds that it might save, and
 // what is worth knowing.
 func JSON(w io.Writer, a *Account) error {
-	h := header{Version: 1, File: a.File, Level: a.Level, Disabled: a.Disabled, Passes: []pass{}, Assumed: a.Assumed, Unknown: a.Unknown, Aside: a.Aside, Broken: a.Broken}
+	h := header{Version: 1, File: a.File, Level: a.Level, Disabled: a.Disabled, Passes: []pass{}, Assumed: a.Assumed, Remembered: a.Remembered, Unknown: a.Unknown, Aside: a.Aside, Broken: a.Broken}
 	changed := map[string]bool{}
 	for _, v := range a.Versions[1:] {
 		changed[v.Pass] = true

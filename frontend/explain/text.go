@@ -116,7 +116,7 @@ func (g *gutter) remark(r opt.Remark) {
 	if len(r.Residue) > 0 {
 		text += " (not in the image: " + strings.Join(r.Residue, ", ") + ")"
 	}
-	if r.Seconds > 0 {
+	if r.Kind == opt.Missed && r.Seconds > 0 {
 		text += " [" + Seconds(r.Seconds) + "]"
 	}
 	fmt.Fprintf(&g.b, "  %*s |   %s %s\n", g.width, "", g.paint(m.colour, m.sign), Visible(text))
@@ -139,7 +139,7 @@ func (g *gutter) summary() {
 	}
 	fmt.Fprintf(&g.b, "\n%s, --optimize=%s: %s\n", Visible(g.a.File), g.a.Level, strings.Join(parts, ", "))
 	if missed := g.a.Of(opt.Missed); len(missed) > 0 && missed[0].Seconds > 0 {
-		fmt.Fprintln(&g.b, "not done, by the seconds that the steps last took:")
+		fmt.Fprintln(&g.b, "not done, by the seconds that it is about, as last measured:")
 		for _, r := range missed {
 			fmt.Fprintf(&g.b, "%10s  %s:%d: %s/%s\n", Seconds(r.Seconds), Visible(r.File), r.Lines.First, r.Pass, r.Name)
 		}

@@ -29,6 +29,7 @@ type Image struct {
 	OnBuild    []string // triggers, run after FROM
 	Assumed    bool     // from the table of official images, not from a registry
 	Build      bool     // it is known to be the same on the build platform, though nothing is built for that
+	Remembered bool     // from a registry, but by an earlier build
 }
 
 // Context is what is known of the build context after .dockerignore: some paths, and whether those are all.

@@ -95,7 +95,8 @@ type Options struct {
 	BuildArgs map[string]string
 	Target    string
 	Targets   []ocispecs.Platform
-	Named     []string // what --build-context names
+	Named     []string              // what --build-context names
+	Images    map[string]plan.Image // base images that are known from elsewhere, by FROM's name
 
 	// Wants lists paths, or patterns of path.Match, whose content the compiler would like to know; nil for none. It is given all other facts.
 	Wants func(*plan.Plan, *plan.Facts) []string
@@ -109,7 +110,9 @@ func Local(p *plan.Plan, s *Source, o Options) (*plan.Facts, error) {
 	}
 	for _, st := range p.Stages {
 		if base, name, ok := p.Resolve(st, f); ok && base == nil {
-			if img, ok := Official(name); ok {
+			if img, ok := o.Images[name]; ok {
+				f.Images[name] = img
+			} else if img, ok := Official(name); ok {
 				f.Images[name] = img
 			}
 		}

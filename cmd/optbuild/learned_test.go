@@ -38,13 +38,13 @@ func accountOf(t *testing.T, merge string) *explain.Account {
 	return explain.New(p, &plan.Facts{}, opt.Options{}, r)
 }
 
-// TestMeasured: what a step took is found for the same step of the same Dockerfile, also where it was a part of another one; not of another
+// TestLearned: what a step took is found for the same step of the same Dockerfile, also where it was a part of another one; not of another
 // file, and not for another step of the same text.
-func TestMeasured(t *testing.T) {
+func TestLearned(t *testing.T) {
 	state := t.TempDir()
 	whenever := time.Unix(1e9, 0).UTC()
 	merged := accountOf(t, "RUN one && two")
-	var m measured
+	var m learned
 	if !m.add(merged, "/a/Dockerfile", map[int]explain.Measure{5: {State: explain.Ran, Seconds: 7, Bytes: 9}, 4: {State: explain.Cached, Seconds: 1}}, whenever) {
 		t.Fatal("nothing changed")
 	}
@@ -52,7 +52,7 @@ func TestMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	took := func(path string, a *explain.Account) string {
-		m := readMeasured(state)
+		m := readLearned(state)
 		return fmt.Sprint(m.find(a, path))
 	}
 	seven := explain.Measure{Seconds: 7, Bytes: 9}
@@ -67,32 +67,54 @@ func TestMeasured(t *testing.T) {
 		t.Errorf("another file: %s", got)
 	}
 
-	m = readMeasured(state)
+	m = readLearned(state)
 	m.add(plain, "/a/Dockerfile", map[int]explain.Measure{2: {State: explain.Ran, Seconds: 2}}, whenever)
 	if got, want := fmt.Sprint(m.find(plain, "/a/Dockerfile")), fmt.Sprint(map[int]explain.Measure{2: {Seconds: 2}}); got != want {
 		t.Errorf("run again alone: got %s, want %s", got, want)
 	}
 }
 
-// TestMeasuredDamaged: a file that is not one of ours is an empty one, and is replaced by the next build.
-func TestMeasuredDamaged(t *testing.T) {
+// TestLearnedImages: a base image is known as the last build saw it.
+func TestLearnedImages(t *testing.T) {
 	state := t.TempDir()
-	for _, text := range []string{"", "{", `{"Version":2,"Steps":[{"Of":["x"]}]}`, `{"Version":1,"Steps":7}`, "\x00\xff"} {
-		if err := os.WriteFile(filepath.Join(state, measuredName), []byte(text), 0o600); err != nil {
+	seen := func(img plan.Image) (changed bool) {
+		m := readLearned(state)
+		changed = m.addImages(&explain.Account{Images: map[string]plan.Image{"a": img}}, time.Unix(1e9, 0))
+		if err := m.write(state); err != nil {
 			t.Fatal(err)
 		}
-		if m := readMeasured(state); len(m.Steps) > 0 {
+		return changed
+	}
+	first, second := plan.Image{Env: []string{"A=1"}}, plan.Image{Env: []string{"A=2"}, User: "u"}
+	if !seen(first) || seen(first) || !seen(second) {
+		t.Error("what changed was not noticed, or what did not was")
+	}
+	second.Remembered = true
+	m := readLearned(state)
+	if got, want := fmt.Sprint(m.images()), fmt.Sprint(map[string]plan.Image{"a": second}); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestLearnedDamaged: a file that is not one of ours is an empty one, and is replaced by the next build.
+func TestLearnedDamaged(t *testing.T) {
+	state := t.TempDir()
+	for _, text := range []string{"", "{", `{"Version":2,"Steps":[{"Of":["x"]}]}`, `{"Version":1,"Steps":7}`, "\x00\xff"} {
+		if err := os.WriteFile(filepath.Join(state, learnedName), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if m := readLearned(state); len(m.Steps) > 0 {
 			t.Errorf("%q: got %v", text, m)
 		}
 	}
-	var m measured
-	for i := range measuredLimit + 10 {
-		m.Steps = append(m.Steps, measuredStep{Of: []string{fmt.Sprint(i)}, When: time.Unix(int64(i), 0)})
+	var m learned
+	for i := range learnedSteps + 10 {
+		m.Steps = append(m.Steps, learnedStep{Of: []string{fmt.Sprint(i)}, When: time.Unix(int64(i), 0)})
 	}
 	if err := m.write(state); err != nil {
 		t.Fatal(err)
 	}
-	if m := readMeasured(state); len(m.Steps) != measuredLimit || m.Steps[0].Of[0] != "10" {
+	if m := readLearned(state); len(m.Steps) != learnedSteps || m.Steps[0].Of[0] != "10" {
 		t.Errorf("%d steps from %v on", len(m.Steps), m.Steps[0])
 	}
 }
