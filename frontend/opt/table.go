@@ -32,4 +32,11 @@ var Passes = []Pass{
 		Keeps: Files,
 		Run:   mergeRun,
 	},
+	{
+		Name:  "cache-mounts",
+		Doc:   "keep download caches in cache mounts, from build to build and out of the image",
+		Order: "after the passes that move instructions: a mount is a reason for them not to",
+		Keeps: Files,
+		Run:   cacheMounts,
+	},
 }
