@@ -15,7 +15,7 @@ import (
 // rewrite is the step's text with the mounts, and without the commands and operands that would empty them.
 func (m *cacheMounter) rewrite(s *plan.Step, u *cacheUse, mounts []cacheMount, o cacheOwner, drops []cacheDrop) (text, why string) {
 	text = s.Text
-	want := commandTexts(u.script, drops)
+	want := cacheCommands(u.script, drops)
 	for _, d := range drops {
 		t, ok := cut(text, m.w.Plan.Escape, d)
 		if !ok {
@@ -33,7 +33,7 @@ func (m *cacheMounter) rewrite(s *plan.Step, u *cacheUse, mounts []cacheMount, o
 			return "", "the step would be another one"
 		}
 		sc, err := scriptOf(run, u.at)
-		if err != nil || !slices.Equal(commandTexts(sc, nil), want) {
+		if err != nil || !slices.Equal(cacheCommands(sc, nil), want) {
 			return "", "`" + drops[0].text() + "` would empty the cache mount, and cannot be left out of the text"
 		}
 	}
@@ -123,8 +123,8 @@ func (d cacheDrop) text() string {
 	return strings.Join(words, " ")
 }
 
-// commandTexts are the words of all commands but what is dropped.
-func commandTexts(sc *script.Script, drops []cacheDrop) []string {
+// cacheCommands are the words of all commands but what is dropped.
+func cacheCommands(sc *script.Script, drops []cacheDrop) []string {
 	var list []string
 	for _, c := range sc.Commands() {
 		var words []string
