@@ -185,7 +185,7 @@ func (m *cacheMounter) do(st *plan.Stage, i int, u *cacheUse, text string, mount
 	}
 	c := Change{Steps: []*plan.Step{s}, Name: "mounted", Message: message, Args: []Arg{{"cache", u.tool.name}}, Keeps: keeps}
 	for _, mount := range mounts {
-		if mount.kind != "bind" && !slices.ContainsFunc(mounts, func(m cacheMount) bool { return relate(m.target, mount.target) == above }) {
+		if mount.kind != "bind" && !slices.ContainsFunc(mounts, func(m cacheMount) bool { return relate(m.target, mount.target) == pathAbove }) {
 			c.Residue = append(c.Residue, mount.target)
 		}
 	}
@@ -259,7 +259,7 @@ func (m *cacheMounter) covered(s *plan.Step, at *plan.State, mounts []cacheMount
 			target = path.Join(at.Dir, target)
 		}
 		for _, mount := range mounts {
-			if relate(target, mount.target) != apart {
+			if relate(target, mount.target) != pathApart {
 				return true, ""
 			}
 		}

@@ -83,7 +83,7 @@ func (o cacheOwner) parents(t *cacheTool, mounts []cacheMount) ([]cacheMount, st
 			continue
 		}
 		private := path.Join(o.home, t.private)
-		if t.private == "" || relate(private, m.target) != above {
+		if t.private == "" || relate(private, m.target) != pathAbove {
 			return nil, "if " + parent + " is not there yet it would be made for the mount, and not be the user's"
 		}
 		if !slices.ContainsFunc(mounts, func(m cacheMount) bool { return m.target == private }) {

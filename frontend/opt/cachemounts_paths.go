@@ -9,33 +9,33 @@ import (
 	"github.com/optbuild/optbuild/frontend/script"
 )
 
-// relation is how a path, which may be a pattern, stands to a directory.
-type relation int
+// pathRelation is how a path, which may be a pattern, stands to a directory.
+type pathRelation int
 
 const (
-	apart relation = iota
-	above          // the path is a directory that has the other one somewhere below it
-	same
-	below
+	pathApart pathRelation = iota
+	pathAbove              // the path is a directory that has the other one somewhere below it
+	pathSame
+	pathBelow
 )
 
-func relate(pattern, dir string) relation {
+func relate(pattern, dir string) pathRelation {
 	if !path.IsAbs(pattern) {
-		return apart
+		return pathApart
 	}
 	a, b := elements(pattern), elements(dir)
 	for i := range min(len(a), len(b)) {
 		if ok, err := path.Match(a[i], b[i]); !ok && err == nil {
-			return apart
+			return pathApart
 		}
 	}
 	switch {
 	case len(a) < len(b):
-		return above
+		return pathAbove
 	case len(a) > len(b):
-		return below
+		return pathBelow
 	}
-	return same
+	return pathSame
 }
 
 func elements(p string) []string {
@@ -147,9 +147,9 @@ func (r *cacheReaders) command(c script.Command, cwd []string, walk *shellWalk) 
 	for _, w := range words {
 		for _, p := range walk.paths(w, cwd) {
 			switch r.nearest(p) {
-			case same, below:
+			case pathSame, pathBelow:
 				return "named", "`" + r.text(c) + "` has a path in the cache"
-			case above:
+			case pathAbove:
 				if !shallow(c) {
 					return "swept", "`" + r.text(c) + "` may look at the cache, which is below " + path.Clean(p)
 				}

@@ -138,9 +138,9 @@ func (r *cacheReaders) removes(c script.Command, cwd []string, walk *shellWalk) 
 		operands++
 		for _, p := range walk.paths(w, cwd) {
 			switch r.nearest(p) {
-			case apart:
+			case pathApart:
 				continue
-			case above:
+			case pathAbove:
 				return "removed", "`" + r.text(c) + "` removes a directory above the cache"
 			}
 			archives := strings.HasSuffix(w.Raw, "/*.deb") || strings.HasSuffix(w.Raw, "/*.bin")
@@ -228,13 +228,13 @@ func (r *cacheReaders) step(st *plan.Stage, i int, later bool) (name, why string
 	case *instructions.VolumeCommand:
 		for _, v := range c.Volumes {
 			v, ok := at.Expand(v)
-			if !ok || r.nearest(v) != apart {
+			if !ok || r.nearest(v) != pathApart {
 				return "volume", "VOLUME " + v + " holds the cache"
 			}
 		}
 	case *instructions.WorkdirCommand:
 		dir, ok := at.Expand(c.Path)
-		if near := r.nearest(dir); ok && path.IsAbs(dir) && (near == same || near == below) {
+		if near := r.nearest(dir); ok && path.IsAbs(dir) && (near == pathSame || near == pathBelow) {
 			return "named", "WORKDIR " + dir + " is in the cache"
 		}
 	case *instructions.CopyCommand:
@@ -287,7 +287,7 @@ func (r *cacheReaders) token(text string) string {
 				p = path.Join(r.u.home, rest)
 			}
 		}
-		if near := r.nearest(p); near == same || near == below {
+		if near := r.nearest(p); near == pathSame || near == pathBelow {
 			return token
 		}
 	}
@@ -307,10 +307,10 @@ func (r *cacheReaders) copied(s *plan.Step, at *plan.State, sources []string, de
 		return "copied", s.Cmd.Name() + " to " + dest + ", which is not known, may reach into the cache"
 	}
 	near := r.nearest(d)
-	if near == same || near == below {
+	if near == pathSame || near == pathBelow {
 		return "copied", "an instruction copies into the cache"
 	}
-	if near == apart {
+	if near == pathApart {
 		return "", ""
 	}
 	for _, source := range sources {
@@ -342,7 +342,7 @@ func (r *cacheReaders) takes(st *plan.Stage, i int, s *plan.Step, family []*plan
 		}
 		for _, source := range c.SourcePaths {
 			v, ok := r.m.flow(st)[i].Expand(source)
-			if !ok || r.nearest(path.Join("/", v)) != apart {
+			if !ok || r.nearest(path.Join("/", v)) != pathApart {
 				return "copied", "COPY --from=" + c.From + " " + source + " takes the cache along"
 			}
 		}
@@ -352,7 +352,7 @@ func (r *cacheReaders) takes(st *plan.Stage, i int, s *plan.Step, family []*plan
 			return "unknown-step", "the mounts of another step depend on a value that is not known"
 		}
 		for _, m := range mounts {
-			if from := p.Stage(m.From); m.From != "" && from != nil && slices.Contains(family, from) && r.nearest(path.Join("/", m.Source)) != apart {
+			if from := p.Stage(m.From); m.From != "" && from != nil && slices.Contains(family, from) && r.nearest(path.Join("/", m.Source)) != pathApart {
 				return "copied", "a mount from " + m.From + " shows the cache to another step"
 			}
 		}
@@ -361,14 +361,14 @@ func (r *cacheReaders) takes(st *plan.Stage, i int, s *plan.Step, family []*plan
 }
 
 // nearest is how a path relates to the mounts' targets.
-func (r *cacheReaders) nearest(p string) relation {
+func (r *cacheReaders) nearest(p string) pathRelation {
 	for _, m := range r.mounts {
 		if m.kind == "bind" {
 			continue
 		}
-		if near := relate(p, m.target); near != apart {
+		if near := relate(p, m.target); near != pathApart {
 			return near
 		}
 	}
-	return apart
+	return pathApart
 }
