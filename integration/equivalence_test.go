@@ -20,7 +20,7 @@ const corpusDir = "testdata/corpus"
 
 // TestEquivalence builds each Dockerfile of the corpus with stock BuildKit's frontend and with ours: off, with each pass alone, safe,
 // all, and as `optbuild fix` writes it; and wants the same image, as far as the rewrites promise. Where a case changes its context,
-// it is built again, so that a stale cache is seen. EQUIVALENCE=case,case limits it.
+// it is built again, so that a stale cache is seen. EQUIVALENCE=case,case limits it, UPDATE=1 writes which passes rewrite a case.
 func TestEquivalence(t *testing.T) {
 	r := newRig(t)
 	files, err := filepath.Glob(filepath.Join(corpusDir, "*.txtar"))
@@ -54,9 +54,20 @@ func TestEquivalence(t *testing.T) {
 				for _, d := range res.differences {
 					t.Error(d)
 				}
+				for _, p := range res.rewrites {
+					if slices.Contains(c.Never, p) {
+						t.Errorf("rewritten by %s, and must not be\n%s", p, res.remarks)
+					}
+				}
 				if !slices.Equal(res.rewrites, c.Rewrites) {
 					got := *c
 					got.Rewrites = res.rewrites
+					if os.Getenv("UPDATE") != "" && !t.Failed() {
+						if err := os.WriteFile(file, got.Format(), 0o644); err != nil {
+							t.Fatal(err)
+						}
+						return
+					}
 					t.Errorf("rewritten by %s, want %s\n%s", got.Rewrite(), c.Rewrite(), res.remarks)
 				}
 			})

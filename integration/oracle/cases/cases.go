@@ -15,6 +15,7 @@
 //	opt: KIND VALUE         an option of the build: build-arg, label, target, platform, network, file, add-hosts, context NAME=URL
 //	second: KIND VALUE      the same, only for the second build
 //	rewrite: PASS,...       the passes that rewrite it; "none" for a Dockerfile that must not be rewritten by any
+//	never: PASS,...         passes that must not rewrite it, whatever others do: what the case is a trap for
 //	fails: TEXT             stock BuildKit does not build it, and says TEXT
 //
 // Sections are files of the context but for these: "second/PATH" replaces or adds a file for a second build ("second/PATH (gone)"
@@ -45,6 +46,8 @@ type Case struct {
 	// Rewrites are the passes that are to rewrite it, in order; Listed says that the case tells.
 	Rewrites []string
 	Listed   bool
+	// Never are passes that must not be among Rewrites.
+	Never []string
 	// Fails is what stock BuildKit says when it fails, "" if it builds.
 	Fails string
 	Files []txtar.File
@@ -81,6 +84,8 @@ func Parse(text []byte) (*Case, error) {
 			c.Second = append(c.Second, [2]string{kind, value})
 		case "fails":
 			c.Fails = rest
+		case "never":
+			c.Never = strings.Split(rest, ",")
 		case "rewrite":
 			c.Listed = true
 			if rest != "none" {
@@ -117,6 +122,9 @@ func (c *Case) Format() []byte {
 	}
 	if c.Fails != "" {
 		fmt.Fprintf(&b, "fails: %s\n", c.Fails)
+	}
+	if c.Never != nil {
+		fmt.Fprintf(&b, "never: %s\n", strings.Join(c.Never, ","))
 	}
 	if c.Listed {
 		fmt.Fprintf(&b, "rewrite: %s\n", c.Rewrite())

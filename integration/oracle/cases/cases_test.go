@@ -13,6 +13,7 @@ with a colon: here.
 opt: build-arg A=b c
 opt: context lib
 second: build-arg A=d
+never: cross-build
 rewrite: link,merge-run
 -- Dockerfile --
 FROM scratch
