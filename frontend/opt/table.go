@@ -26,6 +26,14 @@ var Passes = []Pass{
 		Run:   sinkVolatile,
 	},
 	{
+		Name:  "add-to-copy",
+		Doc:   "make an ADD that only copies a COPY",
+		Order: "before all passes that look at COPY and not at ADD",
+		Keeps: Files,
+		Wants: addWants,
+		Run:   addToCopy,
+	},
+	{
 		Name:  "merge-run",
 		Doc:   "make one step of RUNs where the cache loses nothing by it, and of a package index's update and the install",
 		Order: "behind the passes that take a RUN away or bring RUNs together, before those that give mounts to one of two RUNs and so keep them apart",
