@@ -24,6 +24,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
@@ -220,7 +221,7 @@ func findStep(source []byte, first, last int) step {
 			break
 		}
 	}
-	s.stages, _, err = instructions.Parse(parsed.AST, nil)
+	s.stages, _, err = instructions.Parse(parsed.AST, linter.New(&linter.Config{}))
 	if err != nil {
 		return s
 	}

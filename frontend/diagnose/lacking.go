@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
@@ -45,7 +46,7 @@ func stageNames(source []byte) (names []string) {
 	if err != nil {
 		return nil
 	}
-	stages, _, err := instructions.Parse(parsed.AST, nil)
+	stages, _, err := instructions.Parse(parsed.AST, linter.New(&linter.Config{}))
 	if err != nil {
 		return nil
 	}
