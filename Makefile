@@ -59,6 +59,21 @@ lint: bin/staticcheck $(EMBEDDED)/runc.sha256
 bin/staticcheck: integration/lint/go.mod integration/lint/go.sum
 	cd integration/lint && go build -o ../../$@ honnef.co/go/tools/cmd/staticcheck
 
+# frontend-image builds the frontend as an image, for `# syntax=` under any BuildKit: an OCI archive below bin, or, with
+# FRONTEND_IMAGE=registry/name:tag, pushed there. The same sources give the same digest.
+FRONTEND_PLATFORMS ?= linux/amd64 linux/arm64
+empty :=
+comma := ,
+.PHONY: frontend-image frontend-binaries
+frontend-image: build frontend-binaries
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) bin/optbuild build -f cmd/optbuild-frontend/Dockerfile \
+	  --platform $(subst $(empty) ,$(comma),$(FRONTEND_PLATFORMS)) $(FRONTEND_FLAGS) \
+	  -o $(if $(FRONTEND_IMAGE),type=image$(comma)name=$(FRONTEND_IMAGE)$(comma)push=true,type=oci$(comma)dest=bin/optbuild-frontend.tar),rewrite-timestamp=true bin/frontend
+
+frontend-binaries:
+	@set -e; for p in $(FRONTEND_PLATFORMS); do \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/frontend/$$p/ ./cmd/optbuild-frontend; done
+
 clean:
 	rm -rf bin $(EMBEDDED)/runc $(EMBEDDED)/runc.version $(EMBEDDED)/runc.sha256
 
