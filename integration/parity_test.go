@@ -218,13 +218,18 @@ func (s *stock) build(t *testing.T, c *parityCase) ociImage {
 // optbuild is the binary that is tested, and who runs it.
 type optbuild struct {
 	bin, state, umask string
+	level             string // --optimize; "" is off
 	noCache           bool
 	as                []string // command that runs it as somebody else
 }
 
 func (o *optbuild) build(t *testing.T, c *parityCase, dir string) ociImage {
 	t.Helper()
-	args := []string{"build", "--optimize=off", "--progress=plain", "-o", "type=oci,rewrite-timestamp=true", dir}
+	level := o.level
+	if level == "" {
+		level = "off"
+	}
+	args := []string{"build", "--optimize=" + level, "--progress=plain", "-o", "type=oci,rewrite-timestamp=true", dir}
 	for _, opt := range c.options {
 		switch k, v := opt[0], opt[1]; k {
 		case "context":
