@@ -114,7 +114,7 @@ func (e *BrokenError) Unwrap() error { return e.Err }
 func Wants(p *plan.Plan, f *plan.Facts, o Options) []string {
 	var want []string
 	for _, pass := range o.passes() {
-		if pass.Wants != nil {
+		if pass.Wants != nil && (pass.Keeps != Observed || o.Level == All) { // what is not done is not worth a look at the context
 			want = append(want, pass.Wants(p, f)...)
 		}
 	}

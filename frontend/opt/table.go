@@ -34,6 +34,14 @@ var Passes = []Pass{
 		Run:   addToCopy,
 	},
 	{
+		Name:  "split-copy",
+		Doc:   "copy the manifests of a package manager before the rest, so that an edit does not install everything again",
+		Order: "before merge-run, which would join the installation with the steps below it, and before passes that change COPY or RUN so that they are no longer recognised",
+		Keeps: Observed,
+		Wants: splitCopyWants,
+		Run:   splitCopy,
+	},
+	{
 		Name:  "merge-run",
 		Doc:   "make one step of RUNs where the cache loses nothing by it, and of a package index's update and the install",
 		Order: "behind the passes that take a RUN away or bring RUNs together, before those that give mounts to one of two RUNs and so keep them apart",
