@@ -108,7 +108,8 @@ func Exec(args []string) *Script {
 // maxBytes is the kernel's limit for one argument: no shell ever gets a longer text.
 const maxBytes = 128 << 10
 
-// disagreement names the bytes that the parser drops and a shell does not, and texts that a shell takes for an option.
+// disagreement names the bytes that the parser drops and a shell does not, texts that a shell takes for an option, and places where
+// the parser joins lines differently.
 func disagreement(text string) error {
 	switch i := strings.IndexAny(text, "\r\x00"); {
 	case len(text) >= maxBytes:
@@ -117,6 +118,8 @@ func disagreement(text string) error {
 		return fmt.Errorf("%w: carriage return at byte %d", ErrText, i)
 	case i >= 0:
 		return fmt.Errorf("%w: NUL at byte %d", ErrText, i)
+	case strings.Contains(text, "$\\\n"), strings.Contains(text, "\\\\\\\n"):
+		return fmt.Errorf("%w: a line that is continued behind a dollar or a backslash", ErrText)
 	case strings.HasPrefix(text, "-") || strings.HasPrefix(text, "+"):
 		return fmt.Errorf("%w: it starts with %q, which is read as an option", ErrText, text[:1])
 	}

@@ -157,7 +157,7 @@ func TestShell(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
-	for _, text := range []string{"a\r\nb", "a \\\r\n b", "a\x00b", "-x", "+x a", strings.Repeat("a ", 1<<16)} {
+	for _, text := range []string{"a\r\nb", "a \\\r\n b", "a\x00b", "-x", "+x a", "a $\\\nB", "a \\\\\\\nb", strings.Repeat("a ", 1<<16)} {
 		if _, err := Parse(text, nil); !errors.Is(err, ErrText) {
 			t.Errorf("%q: %v", text, err)
 		}

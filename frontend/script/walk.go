@@ -153,7 +153,8 @@ func (w *walker) binary(cmd *syntax.BinaryCmd, c context) {
 		y.conditional = true
 	default: // | and |&
 		w.s.compound = true
-		x.piped, y.piped, x.subshell, y.subshell = true, true, true, true
+		x, y = w.enter(c), w.enter(c)
+		x.piped, y.piped = true, true
 		if !w.pipefail {
 			x.status, x.errexit = false, false
 		}
@@ -169,6 +170,13 @@ func (w *walker) binary(cmd *syntax.BinaryCmd, c context) {
 	}
 }
 
+// enter is the context in a subshell: -e ends only that, and what matters is whether its status does.
+func (w *walker) enter(c context) context {
+	matters := c.status || c.errexit && w.errexit
+	c.subshell, c.status, c.errexit = true, matters, matters && c.errexit
+	return c
+}
+
 // block is a command that has commands in it.
 func (w *walker) block(stmt *syntax.Stmt, c context) {
 	condition, body := c, c
@@ -178,7 +186,7 @@ func (w *walker) block(stmt *syntax.Stmt, c context) {
 	case *syntax.Block:
 		w.stmts(cmd.Stmts, c)
 	case *syntax.Subshell:
-		c.subshell = true
+		c = w.enter(c)
 		errexit, pipefail, exited := w.errexit, w.pipefail, w.exited
 		w.stmts(cmd.Stmts, c)
 		w.errexit, w.pipefail, w.exited = errexit, pipefail, exited

@@ -146,7 +146,7 @@ func hidden(parts []syntax.WordPart) bool {
 		switch p := p.(type) {
 		case *syntax.Lit:
 			text := p.Value
-			if strings.HasSuffix(text, `\`) && !strings.HasSuffix(text, `\\`) {
+			if (len(text)-len(strings.TrimRight(text, `\`)))%2 == 1 {
 				return true // at the end of the text: dash keeps it, bash does not
 			}
 			for j := 0; j < len(text); j++ {
