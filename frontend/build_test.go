@@ -241,6 +241,16 @@ func TestOff(t *testing.T) {
 	}
 }
 
+// TestHugeReport: a Dockerfile for whose account a response has no room is built all the same.
+func TestHugeReport(t *testing.T) {
+	withPasses(t, rewriteRun("RUN one", "RUN uno"))
+	g := &gateway{files: map[string]string{"Dockerfile": twoSteps + "RUN <<E\n" + strings.Repeat("#"+strings.Repeat("x", 10<<10)+"\n", 120) + "E\n"}}
+	res, rep := build(t, g)
+	if n := len(res.Metadata[ReportKey]); n > reportLimit || rep.Account != nil || len(rep.Steps) == 0 {
+		t.Errorf("%d bytes, account %v, %d steps", n, rep.Account != nil, len(rep.Steps))
+	}
+}
+
 // TestBroken: whatever a pass does wrong, the build is that of the user's file, and the report says so.
 func TestBroken(t *testing.T) {
 	for name, pass := range map[string]opt.Pass{

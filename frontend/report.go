@@ -13,6 +13,9 @@ import (
 // ReportKey is where a build's Report stands, as JSON, in the result's metadata and in the solve response.
 const ReportKey = "frontend.optbuild.report"
 
+// reportLimit is the size of a report in bytes that the response of a solve has room for: one message of at most 16 MB.
+const reportLimit = 2 << 20
+
 // Report is what the compiler tells of one build.
 type Report struct {
 	Version int               // 1
@@ -44,11 +47,19 @@ func ReadReport(response map[string]string) (*Report, error) {
 
 func (r *Report) attach(res *client.Result) error {
 	if r.Account != nil {
-		r.Account.Aside, r.Account.Error = r.Aside, r.Broken
+		r.Account.Aside = r.Aside
+		if r.Account.Error == "" { // else it names the pass
+			r.Account.Error = r.Broken
+		}
 	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write the compiler's report: %w", err)
+	}
+	if len(b) > reportLimit { // the Dockerfile is huge: without an account of it, the message is small
+		small := *r
+		small.Account = nil
+		return small.attach(res)
 	}
 	res.AddMeta(ReportKey, b)
 	return nil

@@ -114,8 +114,11 @@ func (t told) tell(w io.Writer, a *explain.Account, state string) error {
 		return nil
 	}
 	for _, r := range a.Remarks {
-		if t.filter.wants(r) || r.Warning && !t.quiet {
+		switch {
+		case t.filter.wants(r):
 			fmt.Fprintln(w, explain.Visible(r.String()))
+		case r.Warning && !t.quiet:
+			fmt.Fprintf(w, "optbuild: warning: %s:%d: %s (%s/%s)\n", explain.Visible(r.File), r.Lines.First, explain.Visible(r.Message), r.Pass, r.Name)
 		}
 	}
 	if t.page != "" {
