@@ -199,6 +199,12 @@ func (c *crossing) refusal(fix bool) *crossRefusal {
 			return &crossRefusal{from, "platform", "Go is only told of linux/amd64 and linux/arm64, not of " + platforms.FormatAll(p), []Arg{{"platform", platforms.FormatAll(p)}}}
 		}
 	}
+	names := stageNames(c.plan.Stages)
+	for i, name := range names {
+		if slices.ContainsFunc(names[:i], func(n string) bool { return strings.EqualFold(n, name) }) {
+			return &crossRefusal{from, "stage-name", "two stages have the name " + name, []Arg{{"stage", name}}}
+		}
+	}
 	if c.plan.Escape != '\\' {
 		return &crossRefusal{from, "escape", "the file has another escape character than \\", nil}
 	}

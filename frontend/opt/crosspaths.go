@@ -106,7 +106,7 @@ func disposable(p string) bool {
 
 // cacheDir reports whether a cache mount at the path is known to hold no programs of a platform that would get into the result.
 func cacheDir(p string) bool {
-	return slices.ContainsFunc([]string{"/root/.cache", "/go/pkg", "/var/cache", "/var/lib/apt", "/var/lib/apt/lists", "/etc/apk/cache", "/home"}, func(d string) bool { return within(p, d) }) || strings.HasSuffix(p, "/.cache/go-build") || strings.HasSuffix(p, "/pkg/mod")
+	return slices.ContainsFunc([]string{"/root/.cache", "/go/pkg", "/var/cache", "/var/lib/apt", "/var/lib/apt/lists", "/etc/apk/cache"}, func(d string) bool { return within(p, d) }) || strings.HasSuffix(p, "/.cache/go-build") || strings.HasSuffix(p, "/pkg/mod")
 }
 
 // puts checks a COPY or ADD into the family.
@@ -119,7 +119,7 @@ func (c *crossing) puts(s *plan.Step, sd instructions.SourcesAndDest, from strin
 		return &crossRefusal{s, "destination", "where files are copied is not known", nil}
 	}
 	dir := absolute(at.Dir, dest)
-	if !free(dir) && !(dir == "/go" && at.Dir == "/go" && from == "") {
+	if !free(dir) {
 		return &crossRefusal{s, "system-file", "files are copied to " + dir + ", among those of the base image: copy them to a directory of their own (WORKDIR /src)", []Arg{{"destination", dir}}}
 	}
 	m := made{path: dir, origin: archive}

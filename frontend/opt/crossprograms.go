@@ -286,13 +286,28 @@ func (r *running) named(cmd script.Command) *crossRefusal {
 			return r.no("system-file", name+" works on "+p+", which belongs to the base image", cmd)
 		}
 	}
-	if (name == "tar" || name == "unzip" || name == "wget" || name == "curl" || name == "git") && !free(path.Join(r.dir, "x")) {
-		if dir := r.dir; name == "tar" && !cmd.HasFlag("-C", "--directory") || name == "unzip" || name == "wget" {
-			return r.no("system-file", name+" writes to "+dir+", which belongs to the base image", cmd)
-		}
+	if dir, ok := r.fills(cmd); ok && !free(dir) {
+		return r.no("system-file", name+" writes to "+r.dir+", which belongs to the base image", cmd)
 	}
 	r.note(cmd, ops)
 	return nil
+}
+
+// fills is where a command puts files that its words do not name: the current directory, or one file in it.
+func (r *running) fills(cmd script.Command) (string, bool) {
+	switch cmd.Name() {
+	case "tar":
+		return r.dir, !cmd.HasFlag("-C", "--directory")
+	case "unzip":
+		return r.dir, !cmd.HasFlag("-d")
+	case "git":
+		return path.Join(r.dir, "x"), true
+	case "wget":
+		return path.Join(r.dir, "x"), !cmd.HasFlag("-O", "-qO")
+	case "curl":
+		return path.Join(r.dir, "x"), cmd.HasFlag("-O", "--remote-name")
+	}
+	return "", false
 }
 
 // note remembers what a command makes.
