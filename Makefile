@@ -88,5 +88,5 @@ $(EMBEDDED)/runc.sha256: $(RUNC_DIR)/go.mod $(RUNC_DIR)/go.sum
 # BuildKit's own Dockerfile test suite against our engine and frontend. SUBSET=smoke is the quick part that CI runs; ROWS= and
 # TESTS= narrow it further (integration/conformance/README.md). Needs root or sudo; skipped with a reason where the suite is not.
 .PHONY: conformance
-conformance: build
+conformance: build frontend-binaries
 	./integration/conformance/run $(SUBSET)
