@@ -15,10 +15,11 @@ import (
 // annotation is a line that GitHub's runner shows beside a line of a file.
 // https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
 type annotation struct {
-	level       string // error, warning
+	level       string // error, warning, notice
 	title       string
 	file        string // "" for none
-	first, last int    // 0 for none
+	first, last int    // lines, 0 for none
+	from, to    int    // columns of a single line, to exclusive, 0 for none
 	message     string
 }
 
@@ -35,6 +36,10 @@ func (a annotation) String() string {
 		if a.first > 0 {
 			add("line", fmt.Sprint(a.first))
 			add("endLine", fmt.Sprint(a.last))
+			if a.from > 0 && a.first == a.last { // the runner refuses columns of several lines
+				add("col", fmt.Sprint(a.from))
+				add("endColumn", fmt.Sprint(a.to))
+			}
 		}
 	}
 	add("title", a.title)

@@ -17,6 +17,7 @@ func commands() []*cli.Command {
 		buildCommand(),
 		explainCommand(),
 		fixCommand(),
+		checkCommand(),
 		imagesCommand(),
 		tagCommand(),
 		rmiCommand(),

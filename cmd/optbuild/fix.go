@@ -57,7 +57,7 @@ func runFix(c *cli.Context) error {
 	if c.Bool("check") && c.Bool("write") {
 		return usagef("--check and -w: one or the other")
 	}
-	off, err := readOffline(c, o, nil) // not what builds saw: the same file gives the same diff everywhere
+	off, err := readOffline(c, passWants(o), nil) // not what builds saw: the same file gives the same diff everywhere
 	if err != nil {
 		return err
 	}

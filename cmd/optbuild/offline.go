@@ -43,9 +43,16 @@ type offline struct {
 	aside  string // why a build's optimiser would stand aside, "" if it would not
 }
 
+// wants lists files of the context that are to be read.
+type wants func(*plan.Plan, *plan.Facts) []string
+
+func passWants(o opt.Options) wants {
+	return func(p *plan.Plan, f *plan.Facts) []string { return opt.Wants(p, f, o) }
+}
+
 // compileOffline compiles the Dockerfile that the flags and the argument name. images is what is known of base images.
 func compileOffline(c *cli.Context, o opt.Options, images map[string]plan.Image) (*offline, error) {
-	off, err := readOffline(c, o, images)
+	off, err := readOffline(c, passWants(o), images)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +64,7 @@ func compileOffline(c *cli.Context, o opt.Options, images map[string]plan.Image)
 }
 
 // readOffline is compileOffline without the passes.
-func readOffline(c *cli.Context, o opt.Options, images map[string]plan.Image) (*offline, error) {
+func readOffline(c *cli.Context, read wants, images map[string]plan.Image) (*offline, error) {
 	dir := "."
 	switch c.NArg() {
 	case 0:
@@ -90,7 +97,7 @@ func readOffline(c *cli.Context, o opt.Options, images map[string]plan.Image) (*
 		}
 		w.Named = append(w.Named, name)
 	}
-	w.Wants = func(p *plan.Plan, f *plan.Facts) []string { return opt.Wants(p, f, o) }
+	w.Wants = read
 	off := &offline{world: w}
 	if off.source, err = world.Open(dir, c.String("file"), interruptible(c.Context, os.Stdin)); err != nil {
 		return nil, sourceError(err)

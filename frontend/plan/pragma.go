@@ -20,7 +20,7 @@ func (p *Plan) pragmas() {
 		st.From.keep = kept(st.From.Lead, all)
 		for _, s := range st.Steps {
 			lead := s.Lead
-			if s.Cmd.Name() != "run" || !strings.Contains(s.Text, "<<") { // a heredoc's lines are no comments
+			if !strings.Contains(s.Text, "<<") { // a heredoc's lines are no comments
 				lead += "\n" + s.Text
 			}
 			s.keep = kept(lead, st.From.keep)

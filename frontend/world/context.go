@@ -1,7 +1,6 @@
 package world
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 
@@ -24,8 +22,8 @@ import (
 // maxEntries bounds the listing of a context: beyond it, what is listed is there and nothing is known of the rest.
 const maxEntries = 100_000
 
-// ignoreFile reads the patterns that hold for the Dockerfile: its own <name>.dockerignore, or else the context's.
-func ignoreFile(s *Source) (patterns []string, found bool, err error) {
+// Ignore reads the ignore file that holds for the Dockerfile: its own <name>.dockerignore, or else the context's. name is "" if there is none.
+func (s *Source) Ignore() (name string, text []byte, err error) {
 	names := []string{filepath.Join(s.Context, ".dockerignore")}
 	if s.Path != "" {
 		names = append([]string{s.Path + ".dockerignore"}, names...)
@@ -36,15 +34,11 @@ func ignoreFile(s *Source) (patterns []string, found bool, err error) {
 			continue
 		}
 		if err != nil {
-			return nil, false, fmt.Errorf("read ignore file: %w", err)
+			return "", nil, fmt.Errorf("read ignore file: %w", err)
 		}
-		patterns, err := ignorefile.ReadAll(bytes.NewReader(b))
-		if err != nil {
-			return nil, false, fmt.Errorf("read ignore file %s: %w", name, err)
-		}
-		return patterns, true, nil
+		return name, b, nil
 	}
-	return nil, false, nil
+	return "", nil, nil
 }
 
 // readRegular reads a file that may be somebody else's: not a pipe that nobody writes to, and no more than limit bytes.

@@ -8,6 +8,7 @@
 package world
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/platforms"
+	"github.com/moby/patternmatcher/ignorefile"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/optbuild/optbuild/frontend/plan"
@@ -117,15 +119,19 @@ func Local(p *plan.Plan, s *Source, o Options) (*plan.Facts, error) {
 			}
 		}
 	}
-	ignore, found, err := ignoreFile(s)
+	name, text, err := s.Ignore()
 	if err != nil {
 		return nil, err
+	}
+	ignore, err := ignorefile.ReadAll(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("read ignore file %s: %w", name, err)
 	}
 	tree, err := list(s.Context, ignore)
 	if err != nil {
 		return nil, err
 	}
-	f.Context = &plan.Context{Paths: tree.paths, Complete: tree.complete, Ignore: found}
+	f.Context = &plan.Context{Paths: tree.paths, Complete: tree.complete, Ignore: name != ""}
 	var wants []string
 	if o.Wants != nil {
 		wants = o.Wants(p, f)
