@@ -32,7 +32,7 @@ func TestMergedText(t *testing.T) {
 		}
 		for i, a := range first {
 			for j, b := range second {
-				if (i+j)%3 == 0 || shell[0] == "/bin/sh" && (i+j)%3 == 1 { // each with several others is enough
+				if (i+j)%5 == 0 || shell[0] == "/bin/sh" && (i+j)%5 == 2 { // each with several others is enough
 					mergedText(t, shell, a, b)
 				}
 			}
