@@ -35,7 +35,10 @@ import (
 // downloading. Where there is no network to do so (--network=none, offline flags), or where the cache is an input of other programs as
 // well (Go's modules are sources), the rule of all other passes holds.
 func cacheMounts(w *Work) {
-	m := &cacheMounter{w: w, scripts: map[int]scriptOrError{}, flows: map[*plan.Stage][]plan.State{}}
+	m := &cacheMounter{w: w, scripts: map[int]scriptOrError{}, flows: map[*plan.Stage][]plan.State{}, bases: map[*plan.Stage]*plan.Stage{}}
+	for _, st := range w.Plan.Stages {
+		m.bases[st], _, _ = w.Plan.Resolve(st, w.Facts)
+	}
 	for _, st := range w.Plan.Stages {
 		for i := range st.Steps {
 			m.step(st, i)
@@ -48,6 +51,7 @@ type cacheMounter struct {
 	w       *Work
 	scripts map[int]scriptOrError // by step ID
 	flows   map[*plan.Stage][]plan.State
+	bases   map[*plan.Stage]*plan.Stage // what a stage builds on, nil for an image
 }
 
 type scriptOrError struct {
@@ -241,7 +245,7 @@ func (m *cacheMounter) strange(st *plan.Stage, i int, last bool, u *cacheUse) st
 
 // chain are the stages that st builds on, the first one first, and st.
 func (m *cacheMounter) chain(st *plan.Stage) []*plan.Stage {
-	if base, _, _ := m.w.Plan.Resolve(st, m.w.Facts); base != nil {
+	if base := m.bases[st]; base != nil {
 		return append(m.chain(base), st)
 	}
 	return []*plan.Stage{st}

@@ -55,7 +55,7 @@ func (r *cacheReaders) conflict() (name, why string) {
 func (r *cacheReaders) family() []*plan.Stage {
 	family := []*plan.Stage{r.st}
 	for _, st := range r.m.w.Plan.Stages {
-		if base, _, _ := r.m.w.Plan.Resolve(st, r.m.w.Facts); base != nil && slices.Contains(family, base) {
+		if base := r.m.bases[st]; base != nil && slices.Contains(family, base) {
 			family = append(family, st)
 		}
 	}
@@ -67,7 +67,7 @@ func (r *cacheReaders) outlives(family []*plan.Stage) bool {
 	p := r.m.w.Plan
 	used := map[*plan.Stage]bool{}
 	for _, st := range p.Stages {
-		if base, _, _ := p.Resolve(st, r.m.w.Facts); base != nil {
+		if base := r.m.bases[st]; base != nil {
 			used[base] = true
 		}
 		for _, s := range st.Steps {
@@ -347,12 +347,19 @@ func (r *cacheReaders) takes(st *plan.Stage, i int, s *plan.Step, family []*plan
 			}
 		}
 	case *instructions.RunCommand:
+		ours := func(m *instructions.Mount) bool {
+			from := p.Stage(m.From)
+			return m.From != "" && from != nil && slices.Contains(family, from)
+		}
+		if !slices.ContainsFunc(instructions.GetMounts(c), ours) { // from= is known before variables are
+			return "", ""
+		}
 		mounts, err := r.m.mounts(s, &r.m.flow(st)[i])
 		if err != nil {
 			return "unknown-step", "the mounts of another step depend on a value that is not known"
 		}
 		for _, m := range mounts {
-			if from := p.Stage(m.From); m.From != "" && from != nil && slices.Contains(family, from) && r.nearest(path.Join("/", m.Source)) != pathApart {
+			if ours(m) && r.nearest(path.Join("/", m.Source)) != pathApart {
 				return "copied", "a mount from " + m.From + " shows the cache to another step"
 			}
 		}
