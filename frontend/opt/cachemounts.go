@@ -46,6 +46,63 @@ func cacheMounts(w *Work) {
 	}
 }
 
+// cacheTops are what a tree has to have at its top to reach into a cache when it is copied to a directory above it.
+var cacheTops = map[string][]string{
+	"/":     {"etc", "go", "home", "root", "tmp", "usr", "var"},
+	"/root": {".bun", ".cache", ".cargo", ".gradle", ".local", ".m2", ".npm", "go"},
+}
+
+// cacheWants are the sources of COPY to / and /root, where images without WORKDIR copy everything to.
+func cacheWants(p *plan.Plan, f *plan.Facts) []string {
+	var want []string
+	for _, st := range p.Stages {
+		var states []plan.State
+		for i, s := range st.Steps {
+			c, ok := s.Cmd.(*instructions.CopyCommand)
+			if !ok || c.From != "" {
+				continue
+			}
+			if states == nil {
+				states = p.Flow(st, f)
+			}
+			dest, ok := states[i].Expand(c.DestPath)
+			if !path.IsAbs(dest) {
+				dest, ok = path.Join(states[i].Dir, dest), ok && states[i].DirOK
+			}
+			tops := cacheTops[path.Clean(dest)]
+			if !ok || tops == nil || !slices.ContainsFunc(st.Steps, func(s *plan.Step) bool { return toolsIn(s) != nil }) {
+				continue
+			}
+			for _, source := range c.SourcePaths {
+				if strings.ContainsAny(source, "*?[$\\") {
+					continue
+				}
+				if path.Clean(source) != "." && path.Clean(source) != "/" {
+					want = append(want, path.Clean(source))
+				}
+				for _, top := range tops {
+					want = append(want, path.Join(source, top))
+				}
+			}
+		}
+	}
+	return want
+}
+
+// toolsIn are the tools that a RUN may use, going by its text.
+func toolsIn(s *plan.Step) []*cacheTool {
+	var tools []*cacheTool
+	if _, ok := s.Cmd.(*instructions.RunCommand); !ok {
+		return nil
+	}
+	for t := range cacheTools {
+		if slices.ContainsFunc(cacheTools[t].programs, func(p string) bool { return hasWord(s.Text, p) }) {
+			tools = append(tools, &cacheTools[t])
+		}
+	}
+	return tools
+}
+
 // cacheMounter is the pass at work.
 type cacheMounter struct {
 	w       *Work
@@ -79,15 +136,7 @@ func (m *cacheMounter) script(st *plan.Stage, i int) (*script.Script, error) {
 
 func (m *cacheMounter) step(st *plan.Stage, i int) {
 	s := st.Steps[i]
-	if _, ok := s.Cmd.(*instructions.RunCommand); !ok {
-		return
-	}
-	var tools []*cacheTool
-	for t := range cacheTools {
-		if slices.ContainsFunc(cacheTools[t].programs, func(p string) bool { return hasWord(s.Text, p) }) {
-			tools = append(tools, &cacheTools[t])
-		}
-	}
+	tools := toolsIn(s)
 	if len(tools) == 0 {
 		return
 	}
@@ -156,7 +205,7 @@ func (m *cacheMounter) use(st *plan.Stage, i int, u *cacheUse) {
 	case covered:
 		return
 	}
-	if mounts, why = owner.parents(t, mounts); why != "" {
+	if mounts, why = m.parents(st, i, u, owner, mounts); why != "" {
 		missed("parent-owner", why)
 		return
 	}
@@ -170,10 +219,10 @@ func (m *cacheMounter) use(st *plan.Stage, i int, u *cacheUse) {
 		missed("cleaned", why)
 		return
 	}
-	m.do(st, i, u, text, mounts)
+	m.do(st, i, u, text, mounts, len(r.drops) > 0)
 }
 
-func (m *cacheMounter) do(st *plan.Stage, i int, u *cacheUse, text string, mounts []cacheMount) {
+func (m *cacheMounter) do(st *plan.Stage, i int, u *cacheUse, text string, mounts []cacheMount, dropped bool) {
 	s := st.Steps[i]
 	keeps, why := u.tool.keeps(u)
 	if keeps == Files && !u.official && !u.tool.anyBase {
@@ -191,6 +240,9 @@ func (m *cacheMounter) do(st *plan.Stage, i int, u *cacheUse, text string, mount
 	for _, mount := range mounts {
 		if mount.kind != "bind" && !slices.ContainsFunc(mounts, func(m cacheMount) bool { return relate(m.target, mount.target) == pathAbove }) {
 			c.Residue = append(c.Residue, mount.target)
+		}
+		if dropped && u.tool.traces != "" && mount.kind == "" {
+			c.Residue = append(c.Residue, path.Join(path.Dir(mount.target), u.tool.traces))
 		}
 	}
 	made, err := m.w.Plan.NewStep(text, s)

@@ -5,6 +5,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+
+	"github.com/optbuild/optbuild/frontend/plan"
 )
 
 // cacheOwner is whom a cache belongs to.
@@ -71,24 +75,60 @@ func (m *cacheMounter) owner(u *cacheUse) (cacheOwner, string) {
 // usual are directories that every image has, or that belong to root anyway.
 var usual = []string{"/", "/home", "/opt", "/srv", "/tmp", "/usr/local", "/var/cache", "/var/tmp"}
 
-// parents makes sure that a user who is not root can write to the directories above the mounts: those that do not exist are made for the
-// mounts' sake, and are root's. What is the tool's own gets a tmpfs, others, which tools share, are refused.
-func (o cacheOwner) parents(t *cacheTool, mounts []cacheMount) ([]cacheMount, string) {
+// parents makes sure that a user who is not root can write to the directories above the mounts: those that do not exist are made for the mounts' sake,
+// and are root's. What is the tool's own gets a tmpfs, which anybody may write to unless the directory exists: then it has that one's mode
+// (measured on runc 1.5). Others, which tools share, are refused.
+func (m *cacheMounter) parents(st *plan.Stage, i int, u *cacheUse, o cacheOwner, mounts []cacheMount) ([]cacheMount, string) {
 	if o.uid == "" {
 		return mounts, ""
 	}
-	for _, m := range mounts {
-		parent := path.Dir(m.target)
+	private := path.Join(o.home, u.tool.private)
+	for _, mount := range mounts {
+		parent := path.Dir(mount.target)
 		if parent == o.home || slices.Contains(usual, parent) {
 			continue
 		}
-		private := path.Join(o.home, t.private)
-		if t.private == "" || relate(private, m.target) != pathAbove {
+		if u.tool.private == "" || relate(private, mount.target) != pathAbove {
 			return nil, "if " + parent + " is not there yet it would be made for the mount, and not be the user's"
 		}
-		if !slices.ContainsFunc(mounts, func(m cacheMount) bool { return m.target == private }) {
-			mounts = append([]cacheMount{{kind: "tmpfs", target: private}}, mounts...)
+		if !u.official {
+			return nil, "whether " + u.image + " has a directory " + private + " is not known"
+		}
+		if program := m.before(st, i, private); program != "" {
+			return nil, "`" + program + "`, in an earlier step, may have made " + private
 		}
 	}
+	if slices.ContainsFunc(mounts, func(m cacheMount) bool { return relate(private, m.target) == pathAbove }) && u.tool.private != "" {
+		mounts = append([]cacheMount{{kind: "tmpfs", target: private}}, mounts...)
+	}
 	return mounts, ""
+}
+
+// before is a program of an earlier step that may have made a directory of a user who is not root, "" if there is none.
+func (m *cacheMounter) before(st *plan.Stage, i int, dir string) string {
+	for _, c := range m.chain(st) {
+		for j, s := range c.Steps {
+			if c == st && j >= i {
+				break
+			}
+			at := &m.flow(c)[j]
+			home, set, _ := at.Lookup("HOME")
+			if _, ok := s.Cmd.(*instructions.RunCommand); !ok || at.Root() && (!set || relate(home.Value, dir) == pathApart) {
+				continue
+			}
+			if covered, why := m.covered(s, at, []cacheMount{{target: dir}}); covered && why == "" {
+				continue
+			}
+			sc, err := m.script(c, j)
+			if err != nil {
+				return "a step that cannot be read"
+			}
+			for _, c := range sc.Commands() {
+				if !plainProgram(c) {
+					return programOf(c)
+				}
+			}
+		}
+	}
+	return ""
 }

@@ -320,11 +320,11 @@ func (r *cacheReaders) copied(s *plan.Step, at *plan.State, sources []string, de
 		for _, m := range r.mounts {
 			rel := strings.TrimPrefix(strings.TrimPrefix(m.target, path.Clean(d)), "/")
 			first, _, _ := strings.Cut(rel, "/")
-			if p, known := r.m.w.Facts.Context.Lookup(source); known && p.Exists && !p.Mode.IsDir() && p.Link == "" {
+			if p, known := r.m.w.Facts.Context.Lookup(source); known && p.Exists && p.Mode.IsRegular() && path.Base(path.Clean(source)) != first {
 				continue
 			}
 			p, known := r.m.w.Facts.Context.Lookup(path.Join(source, first))
-			if !known || p.Exists || strings.ContainsAny(source, "*?[$") {
+			if !known || p.Exists || path.Base(path.Clean(source)) == first || strings.ContainsAny(source, "*?[$") {
 				return "copied", "what is copied to " + d + " may reach into the cache, for all that is known of the context"
 			}
 		}

@@ -25,6 +25,7 @@ type cacheTool struct {
 	state    func(script.Command) bool // commands that put into it what cannot be downloaded
 	vars     []string                  // variables that move it or switch it off
 	names    []string                  // text by which another instruction would name it; paths are found without
+	traces   string                    // what a command that empties it leaves beside it
 	private  string                    // a directory below HOME that is only the tool's, where a step that is not root's needs one of its own
 	anyBase  bool                      // what a base image may have in it does not matter
 	strict   bool                      // what is in it is an input of later steps as well

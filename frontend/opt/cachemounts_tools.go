@@ -60,7 +60,7 @@ var cacheTools = []cacheTool{
 		empties: [][]string{{"cache", "clean"}},
 		offline: []string{"--offline", "--prefer-offline", "npm_config_offline", "npm_config_prefer_offline", "NPM_CONFIG_OFFLINE", "NPM_CONFIG_PREFER_OFFLINE"},
 		vars:    []string{"npm_config_cache", "NPM_CONFIG_CACHE"},
-		names:   []string{"_cacache"},
+		names:   []string{"_cacache"}, traces: "_logs",
 		place: func(u *cacheUse) ([]cacheMount, string) {
 			dir := u.flag("--cache")
 			if dir == "" {
@@ -327,9 +327,7 @@ func aptKeeps(u *cacheUse) (Keeps, string) {
 		}
 	}
 	for _, c := range u.commands {
-		if slices.ContainsFunc(c.Args(), func(w script.Word) bool {
-			return !w.Literal || strings.ContainsAny(w.Value, "/") || strings.HasSuffix(w.Value, ".deb")
-		}) {
+		if slices.ContainsFunc(c.Args(), func(w script.Word) bool { return !u.packageName(w) }) {
 			return Observed, "apt does not check the archives that it has, and `" + (cacheDrop{command: c}).text() + "` may take packages from elsewhere"
 		}
 	}
@@ -346,6 +344,21 @@ func aptKeeps(u *cacheUse) (Keeps, string) {
 func mavenInstalls(c script.Command) bool {
 	return slices.ContainsFunc(c.Operands(), func(w script.Word) bool {
 		return !w.Literal || w.Value == "install" || w.Value == "deploy" || strings.HasSuffix(w.Value, ":install") || strings.HasSuffix(w.Value, ":install-file")
+	})
+}
+
+// packageName reports whether a word, with the values of its variables, can only be names of packages and flags.
+func (u *cacheUse) packageName(w script.Word) bool {
+	texts := []string{w.Raw}
+	for _, name := range w.Vars {
+		v, ok := u.known(name)
+		if !ok {
+			return false
+		}
+		texts = append(texts, v)
+	}
+	return !slices.ContainsFunc(texts, func(s string) bool {
+		return strings.ContainsAny(s, "/`") || strings.Contains(s, ".deb") || strings.Contains(s, "$(")
 	})
 }
 

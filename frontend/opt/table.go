@@ -53,6 +53,7 @@ var Passes = []Pass{
 		Doc:   "keep download caches in cache mounts, from build to build and out of the image",
 		Order: "after the passes that move instructions: a mount is a reason for them not to",
 		Keeps: Files,
+		Wants: cacheWants,
 		Run:   cacheMounts,
 	},
 }
