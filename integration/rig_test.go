@@ -192,5 +192,8 @@ type buildError struct {
 	log string
 }
 
-func (e *buildError) Error() string { return e.err.Error() + "\n" + e.log }
+func (e *buildError) Error() string {
+	lines := strings.Split(strings.TrimSpace(e.log), "\n")
+	return e.err.Error() + "\n  " + strings.Join(lines[max(0, len(lines)-5):], "\n  ")
+}
 func (e *buildError) Unwrap() error { return e.err }
