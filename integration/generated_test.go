@@ -115,6 +115,9 @@ func (d *differences) check(ctx context.Context, r *rig, c *cases.Case, n *tally
 			return err
 		}
 	}
+	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+		return err
+	}
 	kept := *c
 	kept.Listed, kept.Rewrites = true, v.rewrites
 	kept.About += "\n\n" + strings.ReplaceAll("  "+strings.Join(v.differences, "\n"), "\n", "\n  ")

@@ -22,7 +22,7 @@ import (
 
 // Case makes the case of a seed.
 func Case(seed uint64) *cases.Case {
-	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), given: map[string]bool{}}
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), given: map[string]bool{}, outputs: map[string][]string{}}
 	g.context()
 	g.dockerfile()
 	c := &cases.Case{Name: fmt.Sprintf("seed-%d", seed), About: fmt.Sprintf("Generated from the seed %d.", seed), Options: g.options, Second: g.second}
@@ -41,6 +41,10 @@ type generator struct {
 	stages  []string // names of the stages that are finished
 	base    string   // image of this stage
 	inStage []string // variables that are declared
+	root    bool     // the user is
+	have    []string // files
+	dirs    []string
+	outputs map[string][]string // what finished stages have
 }
 
 // chance is true in n of 100 cases.
@@ -96,7 +100,7 @@ func (g *generator) context() {
 		g.file("setup.sh", setup)
 	}
 	if g.chance(15) {
-		g.file(".dockerignore", pick(g, "*.md\n", "node_modules\nsetup.py\n", "*\n!src\n!package*.json\n!run.sh\n!conf\n!requirements.txt\n", "src/sub\n!**/b\n", "package-lock.json\n"))
+		g.file(".dockerignore", pick(g, "*.md\n", "node_modules\nsetup.py\n", "*\n!src\n!package*.json\n!run.sh\n!conf\n!*.txt\n!go.*\n!*.go\n!libs\n!setup.py\n", "src/sub\n!**/b\n"))
 	}
 	if g.chance(5) {
 		g.file("node_modules/left-pad/index.js", "from the context\n")
@@ -140,30 +144,38 @@ func (g *generator) dockerfile() {
 		g.options = append(g.options, [2]string{"platform", "linux/amd64,linux/arm64"})
 	case r < 20 && len(g.stages) > 1:
 		g.options = append(g.options, [2]string{"target", g.stages[g.IntN(len(g.stages))]})
-	case r < 24:
+	case r < 21:
 		g.options = append(g.options, [2]string{"network", "none"})
 	}
 }
 
 func (g *generator) stage(i int, last bool) {
-	g.base, g.inStage = images[g.IntN(len(images))], nil
+	g.base, g.inStage, g.have, g.dirs = images[g.IntN(len(images))], nil, nil, nil
 	from := g.base
 	if i > 0 && g.chance(35) {
 		from = g.stages[g.IntN(i)]
+		g.base, g.have = "", slices.Clone(g.outputs[from])
 	}
+	g.root = g.base != "test/user" && g.base != ""
 	platform := ""
 	if g.chance(5) {
 		platform = "--platform=$BUILDPLATFORM "
 	}
 	name := fmt.Sprintf("s%d", i)
 	g.line("%s %s%s %s %s", pick(g, "FROM", "FROM", "from"), platform, from, pick(g, "AS", "as"), name)
+	if !g.root && g.chance(75) {
+		g.line("USER root")
+		g.root = true
+	}
 	budget := 2 + g.IntN(6)
 	for budget > 0 {
 		budget -= g.phrase(i)
 	}
 	if last && i > 0 && g.chance(50) {
-		g.line("COPY --from=%s %s %s", pick(g, g.stages...), pick(g, "/out", "/opt", "/usr/share", "/root", "/tmp"), pick(g, "/from/", "/srv/link/", "/from"))
+		from := pick(g, g.stages...)
+		g.line("COPY --from=%s %s %s", from, pick(g, append(g.outputs[from], "/root", "/tmp", "/etc/group")...), pick(g, "/from/", "/srv/link/", "/from"))
 	}
+	g.outputs[name] = slices.DeleteFunc(slices.Clone(g.have), func(f string) bool { return !strings.HasPrefix(f, "/") })
 	g.stages = append(g.stages, name)
 }
 
@@ -171,6 +183,8 @@ func (g *generator) stage(i int, last bool) {
 func (g *generator) phrase(stage int) int {
 	before := strings.Count(g.text.String(), "\n")
 	switch r := g.IntN(100); {
+	case r < 38 && !g.root:
+		g.run()
 	case r < 9:
 		g.apt()
 	case r < 19:
@@ -287,7 +301,7 @@ func (g *generator) node() {
 		g.line("COPY package*.json ./")
 		g.line("COPY src src")
 	case 5:
-		g.line("RUN printf '{\\n\"dependencies\": {\\n\"left-pad\": \"1\"\\n}\\n}\\n' > package.json")
+		g.line("RUN printf '{\\n\"dependencies\": {\\n\"left-pad\": \"1\"\\n}\\n}\\n' > package.json && touch package-lock.json && npm install")
 	}
 	if g.chance(20) {
 		g.one()
@@ -304,7 +318,7 @@ func (g *generator) python() {
 	if g.chance(50) {
 		g.line("WORKDIR %s", pick(g, "/app", "/srv/app", "/srv/real"))
 	}
-	if g.chance(70) {
+	if g.chance(92) {
 		g.line("COPY %s", pick(g, ". .", "requirements.txt ./", "requirements.txt more.txt setup.py ./", "*.txt setup.py ./", ". /app"))
 	}
 	if g.chance(20) {
@@ -320,7 +334,7 @@ func (g *generator) python() {
 
 func (g *generator) golang() {
 	g.line("WORKDIR %s", pick(g, "/src", "/src", "/go/src/app", "/app"))
-	g.line("COPY %s", pick(g, ". .", ". .", "go.mod go.sum main.go ./", "go.mod go.sum *.go libs* ./"))
+	g.line("COPY %s", pick(g, ". .", ". .", "go.mod go.sum main.go ./", "go.mod go.sum *.go ./"))
 	if g.chance(40) {
 		g.line("RUN %s", pick(g, "go mod download", "go mod download && go mod verify", "go generate ./...", "go vet ."))
 	}
@@ -335,7 +349,7 @@ func (g *generator) golang() {
 }
 
 func (g *generator) destination() string {
-	return pick(g, "./", ".", "/app/", "/app", "/opt/x/", "/opt/x/y", "/tmp/t", "/tmp/d/", "/root/r", "/srv/link/", "/srv/real/", "/srv/file", "/srv/new/", "/data/", "dest", "sub/dir/", "/usr/local/bin/tool", "/etc/conf")
+	return pick(g, "./", ".", "/app/", "/app/", "/opt/x/", "/opt/y", "/tmp/t", "/tmp/d/", "/root/r", "/srv/link/", "/srv/real/", "/srv/new", "/srv/new2/", "/data/", "dest/", "sub/dir/", "/usr/local/bin/tools/", "/etc/")
 }
 
 func (g *generator) copy(stage int) {
@@ -343,7 +357,8 @@ func (g *generator) copy(stage int) {
 	flags := pick(g, "", "", "", "", "--chown=1000:1000 ", "--chmod=755 ", "--link ", "--chown=5 --chmod=640 ", "--chown=nobody ")
 	switch r := g.IntN(10); {
 	case r < 2 && stage > 0:
-		g.line("COPY %s--from=%s %s %s", flags, pick(g, g.stages...), pick(g, "/etc/passwd", "/out", "/opt", "/usr/share", "/tmp", "/root/.", "/app"), g.destination())
+		from := pick(g, g.stages...)
+		g.line("COPY %s--from=%s %s %s", flags, from, pick(g, append(g.outputs[from], "/etc/passwd", "/tmp", "/root/.")...), g.destination())
 	case r < 3:
 		g.line("COPY --from=nginx:1 /usr/share/nginx/html %s", g.destination())
 	case r < 4:
@@ -364,18 +379,25 @@ func (g *generator) metadata() {
 	from := pick(g, "run.sh", "run.sh", "conf", "src")
 	flags := pick(g, "", "", "", "--chown=1:1 ", "--chmod=600 ", "--link ")
 	g.line("COPY %s%s %s", flags, from, to)
+	if !g.root && g.chance(90) {
+		return
+	}
 	if g.chance(15) {
 		g.one()
 	}
 	g.line("RUN %s %s%s", pick(g, "chmod 755", "chmod 755", "chmod +x", "chmod -R 750", "chmod u=rwx,go=", "chown 1000:1000", "chown -R 1000:1000", "chown nobody", "chown -R 5", "chmod 4755", "chgrp 7", "chmod 0644", "chown -R nobody:nogroup"), to,
-		pick(g, "", "", "", "", "/", "/sub", " && ls "+to+" > /ls", " /etc/passwd", "; true"))
+		pick(g, "", "", "", "", "", " && ls "+to+" > /ls", " /etc/passwd", "; true", "/* || true"))
 }
 
 func (g *generator) config() {
-	g.line("%s", pick(g,
+	c := pick(g,
 		"WORKDIR /work", "WORKDIR deeper", "WORKDIR /tmp/$"+g.read(), "USER root", "USER 1000", "USER 1000:1000", "USER nobody", "LABEL a=1 b=$"+g.read(), "LABEL version=2",
 		"CMD [\"sh\"]", "CMD echo $"+g.read(), "ENTRYPOINT [\"/bin/sh\"]", "EXPOSE 80", "VOLUME /data", "VOLUME /vol", "STOPSIGNAL SIGINT", "HEALTHCHECK CMD true", "HEALTHCHECK NONE",
-		"SHELL [\"/bin/sh\", \"-ec\"]", "SHELL [\"/bin/sh\", \"-o\", \"pipefail\", \"-c\"]", "ONBUILD RUN echo triggered > /triggered", "ONBUILD COPY conf /onbuild", "RUN useradd -m -u 1234 app && id app > /dev/null; true"))
+		"SHELL [\"/bin/sh\", \"-ec\"]", "SHELL [\"/bin/sh\", \"-o\", \"pipefail\", \"-c\"]", "ONBUILD RUN echo triggered > /triggered", "ONBUILD COPY conf /onbuild", "RUN useradd -m -u 1234 app && id app > /dev/null; true")
+	if user, ok := strings.CutPrefix(c, "USER "); ok {
+		g.root = user == "root"
+	}
+	g.line("%s", c)
 }
 
 // one writes one instruction, to be in the way.
@@ -390,29 +412,86 @@ func (g *generator) one() {
 	}
 }
 
-// command is a cheap one.
-func (g *generator) command() string {
+// existing is a file that is there, most of the time.
+func (g *generator) existing() string {
+	if len(g.have) > 0 && g.chance(75) {
+		return g.have[g.IntN(len(g.have))]
+	}
+	if g.root {
+		return pick(g, "/etc/passwd", "/etc/group", "/etc/fake-arch", "/usr/bin/pip", "/tmp")
+	}
+	return "/tmp"
+}
+
+// fresh is a place for a file in a directory that is there.
+func (g *generator) fresh() string {
+	f := "/tmp/" + pick(g, "f", "g", "h")
+	switch {
+	case !g.root:
+	case len(g.dirs) > 0 && g.chance(40):
+		f = pick(g, g.dirs...) + "/" + pick(g, "f", "g")
+	case g.base == "test/links" && g.chance(60):
+		f = pick(g, "/srv/file", "/srv/link/f", "/srv/real/file", "/opt/f")
+	default:
+		f = pick(g, "/f", "/g", "here", "/etc/conf", "/tmp/f")
+	}
+	if g.chance(80) && !strings.HasPrefix(f, "here") {
+		g.have = append(g.have, f)
+	}
+	return f
+}
+
+// command is a cheap one; last says that it ends a list.
+func (g *generator) command(last bool) string {
 	v := g.read()
-	d := pick(g, "/a", "/opt/d", "/tmp/w", "/srv/real", "local", "/root/z")
-	f := pick(g, "/f", "/tmp/f", "here", "/a/f", "/srv/file", "/srv/link/f", "/etc/conf", "/opt/d/f")
-	return pick(g,
-		"mkdir -p "+d, "mkdir -p "+d, "mkdir -m 700 -p "+d+"/priv", "echo text > "+f, "echo text > "+f, "echo more >> "+f, "touch "+f, "rm -f "+f, "rm -rf "+d, "chmod 600 "+f, "chmod 755 "+d,
-		"ln -s "+d+" /link"+fmt.Sprint(g.IntN(3)), "ln -sf "+f+" "+d+"/l", "ln "+f+" /hard"+fmt.Sprint(g.IntN(3)), "cp "+f+" /copy", "mv "+f+" /moved", "cat "+f+" > /cat", "chown 3:4 "+f,
-		"echo \"$"+v+"\" > /var-"+v, "echo ${"+v+":-unset} > /var2", "printenv "+v+" > /penv", "env | sort > /tmp/env", "echo '$"+v+"' > /quoted", "sh -c 'echo $"+v+"' > /sub",
-		"cd "+d, "cd /tmp", "x=1", "export y="+v, "echo $x$y > /xy", "set -e", "set +e", "set -u", "umask 077", "true", "false", ":", "pwd > /pwd", "id -u > /tmp/uid", "ls / > /ls-root", "ls -a . > /tmp/ls-here",
-		"echo $0 $# > /zero", "test -e "+f, "test -d "+d, "[ -n \"$"+v+"\" ]", "find "+d+" | sort > /found-d", "stat -c '%h %a' "+f+" > /stat", "readlink /link0 > /rl", "exit 0", "(cd / && ls > /tmp/ls2)", "sleep 0 &", "echo *", "git --version; true",
-		"cat /proc/self/mountinfo | cut -d' ' -f5 | grep -v '^/proc\\|^/sys\\|^/dev' > /mounts", "ls -a ~ > /tmp/home-list", "mkfifo /pipe", "hostname > /h", "cat /etc/hosts > /hosts-copy", "sh /app/run.sh")
+	if g.chance(3) {
+		return pick(g, "false", "test -e /nowhere", "[ -n \"$"+v+"\" ]", "ls /nowhere", "rm /nowhere", "cat /nowhere/x > /tmp/f", "set -u", "cd /nowhere")
+	}
+	if last && g.chance(5) {
+		return pick(g, "exit 0", "sleep 0 &", "exec touch /tmp/f")
+	}
+	switch g.IntN(5) {
+	case 0: // makes something
+		if !g.root {
+			return "mkdir -p /tmp/" + pick(g, "w", "x/y")
+		}
+		d := pick(g, "/a", "/a", "/opt/d", "/tmp/w", "/root/z")
+		if g.base == "test/links" && strings.HasPrefix(d, "/opt") {
+			d = "/opt/sub"
+		}
+		g.dirs = append(g.dirs, d)
+		return pick(g, "mkdir -p "+d, "mkdir -p "+d, "mkdir -p -m 700 "+d, "mkdir -p "+d+"/deeper", "install=1; mkdir -p "+d)
+	case 1:
+		f := g.fresh()
+		return pick(g, "echo text > "+f, "echo text > "+f, "touch "+f, "echo more >> "+f, "printf 'a\\nb\\n' > "+f, "cp /etc/group "+f, "echo \"$"+v+"\" > "+f, "echo ${"+v+":-unset} > "+f, "echo '$"+v+"' > "+f, "sh -c 'echo $"+v+"' > "+f,
+			"env | grep -v '^PWD\\|^HOSTNAME' | sort > "+f, "pwd > "+f, "id -u > "+f, "ls / > "+f, "ls -a . > "+f, "ls -a ~ > "+f, "echo $0 $# > "+f, "hostname > "+f, "umask > "+f, "cat /etc/hosts > "+f, "cut -d' ' -f5 /proc/self/mountinfo | grep -v '^/proc\\|^/sys\\|^/dev' | sort > "+f,
+			"go env GOARCH > "+f, "eval echo \\$"+v+" > "+f, "git --version > "+f, "find / -xdev -path '*cache*' -type f | sort > "+f)
+	case 2: // changes something
+		f := g.existing()
+		if !g.root {
+			return pick(g, "test -e "+f, "cat "+f+" > /tmp/cat; true", "ls -d "+f)
+		}
+		return pick(g, "chmod 600 "+f, "chmod 755 "+f, "chmod a-w "+f, "chown 3:4 "+f, "chown nobody "+f, "rm -rf "+f, "mv "+f+" /moved", "cp -r "+f+" /copy", "cp -a "+f+" /copied", "echo more >> "+f+"; true", "sed -i s/text/other/ "+f+"; true",
+			"ln -sf "+f+" /link"+fmt.Sprint(g.IntN(3)), "ln -f "+f+" /hard"+fmt.Sprint(g.IntN(3))+"; true", "tar cf - "+f+" | wc -c > /dev/null")
+	case 3: // looks at something
+		f := g.existing()
+		out := pick(g, "/tmp/seen", "/tmp/seen2")
+		return pick(g, "cat "+f+" > "+out+"; true", "find "+f+" | sort > "+out+"; true", "stat -c '%h %a %u' "+f+" > "+out+"; true", "test -e "+f+" && echo yes > "+out+" || true", "ls -l "+f+" | cut -c1-10 > "+out, "readlink /link0 > "+out+"; true", "sha256sum "+f+" > "+out+"; true")
+	default: // leaves something in the shell
+		return pick(g, "cd /tmp", "x=1", "export y="+v, "echo $x$y > /tmp/xy", "set -e", "set +e", "umask 077", "true", ":", "(cd / && ls > /tmp/ls2)", "echo *", "x=$(pwd)", "for i in 1 2; do echo $i; done > /tmp/loop", "if [ -e /f ]; then echo f; fi > /tmp/if", "sh /app/run.sh || true",
+			"f() { echo f; }", "trap 'echo bye > /tmp/bye' EXIT", "exec 2>&1", "alias ll=ls", "set -f", "mkfifo /tmp/pipe$$ && rm /tmp/pipe$$", "head -c 3 /dev/zero > /tmp/zeros")
+	}
 }
 
 func (g *generator) run() {
 	n := pick(g, 1, 1, 1, 2, 2, 3)
 	var cmds []string
-	for range n {
-		cmds = append(cmds, g.command())
+	for i := range n {
+		cmds = append(cmds, g.command(i == n-1))
 	}
 	joined := cmds[0]
 	for _, c := range cmds[1:] {
-		joined += pick(g, " && ", " && ", " && ", "; ", " || ", " && \\\n    ", " | ") + c
+		joined += pick(g, " && ", " && ", " && ", "; ", " || ", " && \\\n    ", " && ", " | ") + c
 	}
 	flags := ""
 	switch r := g.IntN(100); {
