@@ -228,7 +228,7 @@ func (a *Account) SetFile(name string) {
 	}
 }
 
-// SetMeasured adds what the steps of the last version took, by their IDs, also to the remarks: what the remark's step took, or, if that sets a
+// SetMeasured adds what the steps of the last version took, by their IDs, also to the remarks: what the remark's steps took, or, if the first sets a
 // value only, the steps below it in its stage, which run again when the value changes.
 func (a *Account) SetMeasured(m map[int]Measure) {
 	a.Measured = m
@@ -236,14 +236,24 @@ func (a *Account) SetMeasured(m map[int]Measure) {
 	for i := range a.Remarks {
 		r := &a.Remarks[i]
 		r.Seconds = 0
-		mine := a.row(r.Step)
+		mine, about := a.row(r.Step), a.about(*r)
 		for _, row := range last.Rows {
 			below := mine.setsValue() && row.Stage == mine.Stage && row.Lines.First > r.Lines.Last
-			if below || overlap(mine.Origins(), row.Origins()) {
+			if below || overlap(about, row.Origins()) {
 				r.Seconds += m[row.ID].Seconds
 			}
 		}
 	}
+}
+
+// about are the user's steps that a remark is about.
+func (a *Account) about(r opt.Remark) []int {
+	var ids []int
+	for _, id := range append([]int{r.Step}, r.Also...) {
+		ids = append(ids, a.row(id).Origins()...)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 func (r Row) setsValue() bool {

@@ -114,7 +114,7 @@ func (a *Account) remarksOf(pass string) (list []pageRemark) {
 
 func (a *Account) pageRemark(r opt.Remark) pageRemark {
 	p := pageRemark{
-		Class: string(r.Kind), Kind: r.Kind, Of: numbers(a.row(r.Step).Origins()), Lines: lineRange(r.Lines), Name: r.Pass + "/" + r.Name,
+		Class: string(r.Kind), Kind: r.Kind, Of: numbers(a.about(r)), Lines: lineRange(r.Lines), Name: r.Pass + "/" + r.Name,
 		Message: r.Message, Args: r.Args, Residue: r.Residue, Seconds: Seconds(r.Seconds),
 	}
 	if r.Warning {

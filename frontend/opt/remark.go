@@ -25,6 +25,7 @@ type Remark struct {
 	File    string
 	Lines   plan.Lines
 	Step    int      // the step's ID when the remark was made
+	Also    []int    `json:",omitempty"` // IDs of the other steps that the rewrite touches, or would touch
 	Message string   // a sentence, without final stop
 	Args    []Arg    `json:",omitempty"`
 	Keeps   Keeps    `json:",omitempty"` // of a passed remark

@@ -33,6 +33,14 @@ type Change struct {
 // Do makes a change, unless a pragma, the level or the limit of rewrites forbids it, and reports whether it did. It leaves a passed remark, or a
 // missed one that says what forbade it.
 func (w *Work) Do(c Change) bool {
+	before := len(w.remarks)
+	defer func() {
+		if n := len(w.remarks); n > before { // the last one is about the change
+			for _, s := range c.Steps[1:] {
+				w.remarks[n-1].Also = append(w.remarks[n-1].Also, s.ID)
+			}
+		}
+	}()
 	if c.Keeps == 0 {
 		c.Keeps = w.pass.Keeps
 	}
