@@ -64,18 +64,12 @@ func render(t *testing.T, name string, a *Account, p *plan.Plan, f *plan.Facts) 
 		err = Gutter(&b, a, false)
 	case "gutter-in-colour":
 		err = Gutter(&b, a, true)
-		return strings.ReplaceAll(b.String(), "\x1b", "^[")
 	case "steps":
 		err = Steps(&b, a)
 	case "json":
 		err = JSON(&b, a)
 	case "html":
 		err = HTML(&b, a)
-		s := strings.Replace(b.String(), pageStyle, "(page.css)", 1)
-		s = strings.Replace(s, pageScript, "(page.js)", 1)
-		start := strings.Index(s, "default-src")
-		end := start + strings.Index(s[start:], `"`)
-		return s[:start] + "(policy)" + s[end:]
 	case "llb", "dot":
 		ops, lerr := Lower(t.Context(), a.Last().Text(), f)
 		if lerr != nil {
@@ -92,7 +86,14 @@ func render(t *testing.T, name string, a *Account, p *plan.Plan, f *plan.Facts) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b.String()
+	s := b.String()
+	if name != "html" {
+		return strings.ReplaceAll(s, "\x1b", "^[")
+	}
+	s = strings.Replace(s, pageStyle, "(page.css)", 1)
+	s = strings.Replace(s, pageScript, "(page.js)", 1)
+	start := strings.Index(s, "default-src")
+	return s[:start] + "(policy)" + s[start+strings.Index(s[start:], `"`):]
 }
 
 // travelled is the account as a build's command sees it.
