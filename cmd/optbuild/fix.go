@@ -101,6 +101,9 @@ func saySummary(w io.Writer, c *cli.Context, src *world.Source, res *fix.Result)
 			fmt.Fprintln(w, fixLine(r))
 		}
 	}
+	for _, text := range res.Warnings {
+		fmt.Fprintf(w, "%s: warning: %s\n", src.Name, text)
+	}
 	switch n := len(res.Passed()); {
 	case n == 0:
 		fmt.Fprintf(w, "%s: nothing to do\n", src.Name)
@@ -111,7 +114,7 @@ func saySummary(w io.Writer, c *cli.Context, src *world.Source, res *fix.Result)
 	}
 	if n := len(res.Missed()); n > 0 {
 		args := "optbuild explain"
-		if f := c.String("file"); f != "" {
+		if f := c.String("file"); f != "" && f != "-" {
 			args += " -f " + f
 		}
 		if dir := c.Args().First(); dir != "" {

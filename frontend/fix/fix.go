@@ -10,6 +10,7 @@ package fix
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/optbuild/optbuild/frontend/opt"
 	"github.com/optbuild/optbuild/frontend/plan"
@@ -19,6 +20,7 @@ import (
 type Result struct {
 	Before, After string
 	Remarks       []opt.Remark // lines are the user's
+	Warnings      []string     // sentences, without final stop
 }
 
 // Passed are the remarks on what was done.
@@ -42,6 +44,7 @@ const maxRounds = 8
 // Run fixes a Dockerfile. Facts are asked for each text that comes up, beginning with p's own.
 func Run(p *plan.Plan, facts func(*plan.Plan) (*plan.Facts, error), o opt.Options) (*Result, error) {
 	o.Fix = true
+	first := p
 	text, lines := p.Text()
 	r := &Result{Before: text}
 	for range maxRounds {
@@ -61,7 +64,8 @@ func Run(p *plan.Plan, facts func(*plan.Plan) (*plan.Facts, error), o opt.Option
 		}
 		after, madeLines := laidOut.Text()
 		if after == text {
-			r.After = after
+			r.After, r.Warnings = after, tooOld(first, p)
+			slices.SortStableFunc(r.Remarks, func(a, b opt.Remark) int { return a.Lines.First - b.Lines.First })
 			return r, nil
 		}
 		q, err := plan.Parse(p.Name, []byte(after))
