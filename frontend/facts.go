@@ -203,7 +203,7 @@ func contextPath(ctx context.Context, ref client.Reference, name string) (plan.P
 		if path.Base(st.Path) != base {
 			continue
 		}
-		p := plan.Path{Exists: true, Mode: fs.FileMode(st.Mode), Link: st.Linkname}
+		p := plan.Path{Exists: true, Mode: fs.FileMode(st.Mode), Link: st.Linkname, Xattrs: len(st.Xattrs) > 0}
 		if p.Mode.IsRegular() && st.Size <= factBytes {
 			if p.Data, err = ref.ReadFile(ctx, client.ReadRequest{Filename: name}); err != nil {
 				return plan.Path{}, false

@@ -42,6 +42,14 @@ var Passes = []Pass{
 		Run:   splitCopy,
 	},
 	{
+		Name:  "fold-metadata",
+		Doc:   "give a COPY the mode and owner that the next RUN gives its file",
+		Order: "behind add-to-copy, which makes COPYs, before merge-run, which would put the RUN into another one",
+		Keeps: Files,
+		Wants: foldWants,
+		Run:   foldMetadata,
+	},
+	{
 		Name:  "merge-run",
 		Doc:   "make one step of RUNs where the cache loses nothing by it, and of a package index's update and the install",
 		Order: "behind the passes that take a RUN away or bring RUNs together, before those that give mounts to one of two RUNs and so keep them apart",

@@ -44,6 +44,7 @@ type Path struct {
 	Exists  bool
 	Mode    fs.FileMode
 	Link    string // a symlink's target
+	Xattrs  bool   // it has extended attributes: an access control list, capabilities; known where Sniffed is
 	Data    []byte // content, nil if it was not read
 	Archive bool   // a file that ADD would unpack
 	Sniffed bool   // Archive is known

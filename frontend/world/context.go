@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/containerd/continuity/sysx"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 
@@ -208,6 +209,8 @@ func (t *tree) read(wants []string) {
 		}
 		if wanted[name] {
 			p.Archive, p.Sniffed = sniff(file)
+			names, err := sysx.LListxattr(file)
+			p.Xattrs = len(names) > 0 || err != nil && !errors.Is(err, syscall.ENOTSUP)
 		}
 		t.paths[name] = p
 	}
