@@ -64,4 +64,12 @@ var Passes = []Pass{
 		Wants: cacheWants,
 		Run:   cacheMounts,
 	},
+	{
+		Name:  "link",
+		Doc:   "give a COPY --link where all that is there already is known",
+		Order: "last of those that change COPY: --chmod makes BuildKit ignore --link, and a step that moves or goes changes what is there",
+		Keeps: Files,
+		Wants: linkWants,
+		Run:   link,
+	},
 }
