@@ -15,6 +15,7 @@ import (
 type cacheOwner struct {
 	home     string
 	uid, gid string // "" for root
+	writes   bool   // home is known to be there, and to be the user's
 }
 
 // knownUsers are users of official images, and what their home is.
@@ -61,6 +62,7 @@ func (m *cacheMounter) owner(u *cacheUse) (cacheOwner, string) {
 			if owner.home == "" {
 				owner.home = k.home
 			}
+			owner.writes = owner.home == k.home
 		}
 	}
 	if owner.uid == "" {
@@ -72,9 +74,6 @@ func (m *cacheMounter) owner(u *cacheUse) (cacheOwner, string) {
 	return owner, ""
 }
 
-// usual are directories that every image has, or that belong to root anyway.
-var usual = []string{"/", "/home", "/opt", "/srv", "/tmp", "/usr/local", "/var/cache", "/var/tmp"}
-
 // parents makes sure that a user who is not root can write to the directories above the mounts: those that do not exist are made for the mounts' sake,
 // and are root's. What is the tool's own gets a tmpfs, which anybody may write to unless the directory exists: then it has that one's mode
 // (measured on runc 1.5). Others, which tools share, are refused.
@@ -85,7 +84,12 @@ func (m *cacheMounter) parents(st *plan.Stage, i int, u *cacheUse, o cacheOwner,
 	private := path.Join(o.home, u.tool.private)
 	for _, mount := range mounts {
 		parent := path.Dir(mount.target)
-		if parent == o.home || slices.Contains(usual, parent) {
+		switch {
+		case parent == "/tmp" || parent == "/var/tmp":
+			continue
+		case !o.writes:
+			return nil, "whether the user can make " + mount.target + " without a mount is not known"
+		case parent == o.home:
 			continue
 		}
 		if u.tool.private == "" || relate(private, mount.target) != pathAbove {
@@ -94,7 +98,7 @@ func (m *cacheMounter) parents(st *plan.Stage, i int, u *cacheUse, o cacheOwner,
 		if !u.official {
 			return nil, "whether " + u.image + " has a directory " + private + " is not known"
 		}
-		if program := m.before(st, i, private); program != "" {
+		if program := m.before(st, i, u.tool, private, false); program != "" {
 			return nil, "`" + program + "`, in an earlier step, may have made " + private
 		}
 	}
@@ -104,8 +108,9 @@ func (m *cacheMounter) parents(st *plan.Stage, i int, u *cacheUse, o cacheOwner,
 	return mounts, ""
 }
 
-// before is a program of an earlier step that may have made a directory of a user who is not root, "" if there is none.
-func (m *cacheMounter) before(st *plan.Stage, i int, dir string) string {
+// before is a program of an earlier step that may have made a directory, "" if there is none. Steps of root's with another HOME count only if
+// anybody's do.
+func (m *cacheMounter) before(st *plan.Stage, i int, t *cacheTool, dir string, anybody bool) string {
 	for _, c := range m.chain(st) {
 		for j, s := range c.Steps {
 			if c == st && j >= i {
@@ -113,7 +118,7 @@ func (m *cacheMounter) before(st *plan.Stage, i int, dir string) string {
 			}
 			at := &m.flow(c)[j]
 			home, set, _ := at.Lookup("HOME")
-			if _, ok := s.Cmd.(*instructions.RunCommand); !ok || at.Root() && (!set || relate(home.Value, dir) == pathApart) {
+			if _, ok := s.Cmd.(*instructions.RunCommand); !ok || !anybody && at.Root() && (!set || relate(home.Value, dir) == pathApart) {
 				continue
 			}
 			if covered, why := m.covered(s, at, []cacheMount{{target: dir}}); covered && why == "" {
@@ -124,7 +129,7 @@ func (m *cacheMounter) before(st *plan.Stage, i int, dir string) string {
 				return "a step that cannot be read"
 			}
 			for _, c := range sc.Commands() {
-				if !plainProgram(c) {
+				if !plainProgram(c) || slices.Contains(t.programs, c.Name()) || slices.Contains(t.kin, c.Name()) {
 					return programOf(c)
 				}
 			}

@@ -127,6 +127,26 @@ func (r *cacheReaders) own() (name, why string) {
 			return name, why
 		}
 	}
+	return r.dropped()
+}
+
+// dropped: without the commands that empty the cache what was there before the step would stay.
+func (r *cacheReaders) dropped() (name, why string) {
+	if len(r.drops) == 0 {
+		return "", ""
+	}
+	text := r.drops[0].text()
+	if !r.u.official {
+		return "cleaned", "`" + text + "` may also remove what " + r.u.image + " has in the cache"
+	}
+	for _, m := range r.mounts {
+		if m.kind == "bind" {
+			continue
+		}
+		if program := r.m.before(r.st, r.i, r.u.tool, m.target, true); program != "" {
+			return "cleaned", "`" + text + "` may also remove what `" + program + "`, in an earlier step, left in the cache"
+		}
+	}
 	return "", ""
 }
 
@@ -143,9 +163,9 @@ func (r *cacheReaders) removes(c script.Command, cwd []string, walk *shellWalk) 
 			case pathAbove:
 				return "removed", "`" + r.text(c) + "` removes a directory above the cache"
 			}
-			archives := strings.HasSuffix(w.Raw, "/*.deb") || strings.HasSuffix(w.Raw, "/*.bin")
-			if !archives && !r.m.w.Options.Fix {
-				return "removed", "`" + r.text(c) + "` would empty the cache mount; without it there would be one"
+			// Other patterns also match what the base image has there, a lock and an empty directory.
+			if !strings.HasSuffix(w.Raw, "/*.deb") && !strings.HasSuffix(w.Raw, "/*.bin") {
+				return "removed", "`" + r.text(c) + "` would empty a cache mount; without it there would be one"
 			}
 			if !slices.Contains(drop.operands, w.Raw) {
 				drop.operands = append(drop.operands, w.Raw)
