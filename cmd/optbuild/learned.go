@@ -45,7 +45,7 @@ type learnedImage struct {
 
 const (
 	learnedName   = "learned.json"
-	learnedSteps  = 2000     // of 100 bytes or so each
+	learnedSteps  = 1000     // of 100 bytes or so each; every build reads them
 	learnedImages = 200      // of 500 bytes or so each
 	learnedBytes  = 16 << 20 // a file that is larger is not ours
 )
