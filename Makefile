@@ -90,3 +90,13 @@ $(EMBEDDED)/runc.sha256: $(RUNC_DIR)/go.mod $(RUNC_DIR)/go.sum
 .PHONY: conformance
 conformance: build frontend-binaries
 	./integration/conformance/run $(SUBSET)
+	$(if $(SUBSET),,$(MAKE) equivalence)
+
+# equivalence compares optimised builds with stock's: the corpus, and N generated cases from SEED on, which is printed; a seed is
+# replayed with N=1. `make test` has 300 of them.
+.PHONY: equivalence
+equivalence: build
+	@./integration/install $(TEST_PACKAGES)
+	@seed=$(SEED); seed=$${seed:-$$(date +%s)}; n=$(N); echo "equivalence: SEED=$$seed N=$${n:-5000}"; \
+	  cd integration && OPTBUILD_BIN=$(CURDIR)/bin/optbuild GENERATED=$${n:-5000} SEED=$$seed \
+	  go test -count=1 -timeout 6h -run '^(TestEquivalence|TestGenerated)$$'

@@ -39,6 +39,9 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	g := prepare(t)
+	if os.Geteuid() != 0 {
+		skipped.skip(t, "not root, which devices and owners of the cases need")
+	}
 	dir, err := os.MkdirTemp(rigParent(g), "optbuild-rig-")
 	if err != nil {
 		t.Fatal(err)

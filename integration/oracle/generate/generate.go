@@ -60,16 +60,17 @@ func (g *generator) file(name, content string) {
 
 // context makes the files of the context, and what changes in them.
 func (g *generator) context() {
-	scripts, deps := "", ""
+	scripts, deps, own := "", "", ""
 	if g.chance(15) {
 		scripts = `  "scripts": { "postinstall": "` + pick(g, "cat src/* > generated", "true", "echo $VERSION > v", "ls > listing") + "\" },\n"
 	}
 	if g.chance(10) {
 		deps = "    \"own\": \"file:libs/own\",\n"
+		own = ",\n  \"libs/own\": {},\n  \"node_modules/own\": { \"resolved\": \"libs/own\", \"link\": true }"
 		g.file("libs/own/package.json", "{ \"name\": \"own\" }\n")
 	}
 	g.file("package.json", "{\n  \"name\": \"app\",\n  \"version\": \"1.0.0\",\n"+scripts+"  \"dependencies\": {\n"+deps+"    \"left-pad\": \"1.3.0\"\n  },\n  \"devDependencies\": {\n    \"jest\": \"29.0.0\"\n  }\n}\n")
-	g.file("package-lock.json", "{ \"lockfileVersion\": 3, \"packages\": {\n  \"node_modules/left-pad\": \"1.3.0\",\n  \"node_modules/own\": \"file:libs/own\"\n} }\n")
+	g.file("package-lock.json", "{ \"lockfileVersion\": 3, \"packages\": {\n  \"node_modules/left-pad\": { \"version\": \"1.3.0\" },\n  \"node_modules/jest\": { \"version\": \"29.0.0\", \"dev\": true }"+own+"\n} }\n")
 	g.file("requirements.txt", pick(g, "flask==3.0.0\n", "flask==3.0.0\n-e .\n", "-r more.txt\n", "sdist-numpy==1.0\n"))
 	g.file("more.txt", "gunicorn==22.0.0\n")
 	g.file("setup.py", "name='mine'\nversion='1'\n")
