@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,14 +62,14 @@ func (r *rewriter) baseImages(ctx context.Context, bc *dockerui.Client, p *plan.
 		targets = []ocispecs.Platform{f.Build}
 	}
 	var mu sync.Mutex
-	images, differ := map[string]plan.Image{}, map[string]bool{}
+	images, differ, triggers := map[string]plan.Image{}, map[string]bool{}, map[string][]string{}
 	eg, ctx := errgroup.WithContext(ctx)
 	for _, target := range targets {
 		one := *f
 		one.Targets = []ocispecs.Platform{target}
 		for _, st := range p.Live(&one) {
 			base, name, ok := p.Resolve(st, &one)
-			if base != nil || !ok || name == "scratch" || f.Named[name] || st.Def.Name != "" && f.Named[st.Def.Name] {
+			if base != nil || !ok || name == "scratch" || f.Replaced(name) || st.Def.Name != "" && f.Replaced(st.Def.Name) {
 				continue
 			}
 			platform := target
@@ -89,6 +90,7 @@ func (r *rewriter) baseImages(ctx context.Context, bc *dockerui.Client, p *plan.
 					differ[name] = true
 				}
 				images[name] = img
+				triggers[name] = append(triggers[name], img.OnBuild...)
 				return nil
 			})
 		}
@@ -96,6 +98,10 @@ func (r *rewriter) baseImages(ctx context.Context, bc *dockerui.Client, p *plan.
 	eg.Wait()
 	for name := range differ {
 		delete(images, name)
+		if list := triggers[name]; len(list) > 0 { // they may refer to stages; nothing else is known of an image that has some
+			slices.Sort(list)
+			images[name] = plan.Image{OnBuild: slices.Compact(list)}
+		}
 	}
 	return images
 }

@@ -137,7 +137,7 @@ func (a *Account) facts(p *plan.Plan, f *plan.Facts) {
 		switch {
 		case !ok:
 			a.Unknown = append(a.Unknown, "FROM "+st.Def.BaseName)
-		case base != nil || name == "scratch" || f.Named[name] || f.Named[st.Def.Name]:
+		case base != nil || name == "scratch" || f.Replaced(name) || f.Replaced(st.Def.Name):
 		case !known:
 			a.Unknown = append(a.Unknown, name)
 		case img.Assumed:

@@ -12,12 +12,12 @@ import (
 // images calls f for each image that the file names: bases, and what COPY --from and mounts take from.
 func (c *check) images(f func(s *plan.Step, name, written string)) {
 	for _, st := range c.p.Stages {
-		if base, name, ok := c.p.Resolve(st, c.f); ok && base == nil && name != "scratch" && !c.f.Named[name] && !c.f.Named[st.Def.Name] {
+		if base, name, ok := c.p.Resolve(st, c.f); ok && base == nil && name != "scratch" && !c.f.Replaced(name) && !c.f.Replaced(st.Def.Name) {
 			f(st.From, name, st.Def.BaseName)
 		}
 		for _, s := range st.Steps {
 			for _, name := range plan.References(s.Cmd) {
-				if !strings.Contains(name, "$") && c.p.Stage(name) == nil && !c.f.Named[name] && name != "context" && name != "scratch" {
+				if !strings.Contains(name, "$") && c.p.Stage(name) == nil && !c.f.Replaced(name) && name != "context" && name != "scratch" {
 					f(s, name, name)
 				}
 			}

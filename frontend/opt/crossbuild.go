@@ -242,7 +242,7 @@ func (c *crossing) base() *crossRefusal {
 		return &crossRefusal{from, "base", "the base image depends on a value that is not known", nil}
 	}
 	for _, n := range append([]string{name}, stageNames(c.family)...) {
-		if c.facts.Named[n] {
+		if c.facts.Replaced(n) {
 			return &crossRefusal{from, "named-context", n + " is replaced by a named build context", []Arg{{"context", n}}}
 		}
 	}

@@ -2,6 +2,7 @@ package opt
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/optbuild/optbuild/frontend/plan"
 )
@@ -28,7 +29,7 @@ func deadStages(w *Work) {
 	live := map[*plan.Stage]bool{}
 	roots := []*plan.Stage{target}
 	for _, st := range w.Plan.Stages {
-		if st.From.Kept("dead-stages") {
+		if st.From.Kept("dead-stages") || st.Def.Name != "" && strings.EqualFold(st.Def.Name, w.epoch()) {
 			roots = append(roots, st)
 		}
 	}
@@ -54,10 +55,22 @@ func deadStages(w *Work) {
 	}
 }
 
+// epoch is SOURCE_DATE_EPOCH, which may be the name of a stage whose sources' time counts.
+func (w *Work) epoch() string {
+	if v, given := w.Facts.BuildArgs["SOURCE_DATE_EPOCH"]; given {
+		return v
+	}
+	v, _, _ := w.Plan.Global(w.Facts).Lookup("SOURCE_DATE_EPOCH")
+	return v.Value
+}
+
 func (w *Work) remove(st *plan.Stage) {
 	for i, s := range w.Plan.Stages {
 		if s == st {
 			w.Plan.Stages = append(w.Plan.Stages[:i], w.Plan.Stages[i+1:]...)
+			if i == 0 && len(w.Plan.Args) == 0 && strings.Contains(w.Plan.Stages[0].From.Lead, "=") { // at the top it might be a directive
+				w.Plan.Stages[0].From = w.Plan.Stages[0].From.WithLead("\n" + w.Plan.Stages[0].From.Lead)
+			}
 			return
 		}
 	}

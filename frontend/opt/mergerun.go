@@ -96,17 +96,17 @@ func (m *merger) index(i int, side mergeSide, e early) {
 			}
 		}
 		if crossed == nil {
-			crossed = m.crossing(s, e, side.script)
+			crossed = m.crossing(s, e, side.script, len(instructions.GetMounts(side.cmd)) > 0)
 		}
 	}
 }
 
-// crossing is why a package index may not be updated behind the step instead of before it.
-func (m *merger) crossing(s *plan.Step, e early, update *script.Script) *refusal {
+// crossing is why a package index may not be updated behind the step instead of before it. Variables and the directory may be in the update's mounts.
+func (m *merger) crossing(s *plan.Step, e early, update *script.Script, mounts bool) *refusal {
 	line := fmt.Sprintf(" in line %d", s.Lines.First)
 	names := func(list []string) *refusal {
 		for _, name := range list {
-			if strings.Contains(name, "$") || indexVariable(name) || update.MayRead(name) || !e.only {
+			if mounts || strings.Contains(name, "$") || indexVariable(name) || update.MayRead(name) || !e.only {
 				return &refusal{"environment-between", name + line + " may change what the update does"}
 			}
 		}
@@ -122,7 +122,7 @@ func (m *merger) crossing(s *plan.Step, e early, update *script.Script) *refusal
 	case *instructions.ShellCommand:
 		return &refusal{"different-shell", "SHELL" + line + " comes between the update of the index and the install"}
 	case *instructions.WorkdirCommand:
-		if !e.only || !path.IsAbs(c.Path) || strings.Contains(c.Path, "$") || within(c.Path, "/etc") || within(c.Path, "/var/lib") || within(c.Path, "/var/cache") {
+		if mounts || !e.only || !path.IsAbs(c.Path) || strings.Contains(c.Path, "$") || within(c.Path, "/etc") || within(c.Path, "/var/lib") || within(c.Path, "/var/cache") {
 			return &refusal{"environment-between", "WORKDIR" + line + " comes between the update of the index and the install"}
 		}
 	case *instructions.EnvCommand:
@@ -262,7 +262,7 @@ func (m *merger) refused(a, b *mergeSide, at *plan.State) *refusal {
 	case len(a.script.Comments()) > 0:
 		return &refusal{"comment", "a shell comment would hide what comes behind it"}
 	}
-	if _, set, known := at.Lookup("BASH_ENV"); (set || !known) && strings.HasSuffix(at.Shell[0], "bash") {
+	if startsWithFile(at) {
 		return &refusal{"startup-file", "bash reads the file that BASH_ENV names when a RUN starts"}
 	}
 	return nil

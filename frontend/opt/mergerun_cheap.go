@@ -152,6 +152,9 @@ func asEarly(s *script.Script, at *plan.State) early {
 			}
 			continue
 		case setsOnly(c):
+			if e.refused == nil && !strings.HasSuffix(at.Shell[0], "bash") && slices.ContainsFunc(c.Args(), func(w script.Word) bool { return w.Value == "pipefail" }) {
+				e.refused = &refusal{"shell-option", "not every sh has pipefail, and without it the step fails"}
+			}
 			continue
 		}
 		e.only = false

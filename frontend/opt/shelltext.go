@@ -18,6 +18,12 @@ func scriptOf(run *instructions.RunCommand, at *plan.State) (*script.Script, err
 	return script.OfRun(run, at.Shell)
 }
 
+// startsWithFile reports whether the shell of a RUN in shell form reads a file first, or may do so.
+func startsWithFile(at *plan.State) bool {
+	_, set, known := at.Lookup("BASH_ENV")
+	return (set || !known) && strings.HasSuffix(at.Shell[0], "bash")
+}
+
 // mentions reports whether a step's text has one of the names as a word of its own, lines joined: what does not mention a name cannot expand it.
 func mentions(s *plan.Step, names ...string) bool {
 	// BuildKit joins lines and leaves out the comments between them; a shell joins a heredoc's.

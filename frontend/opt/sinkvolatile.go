@@ -220,6 +220,9 @@ func (d *descent) passesRun(s *plan.Step, c *instructions.RunCommand, i int) boo
 	if err != nil {
 		return d.block(s, "unknown-shell", fmt.Sprintf("what it runs is not known (%v)", err))
 	}
+	if c.PrependShell && startsWithFile(&d.states[i]) {
+		return d.block(s, "startup-file", "bash reads the file that BASH_ENV names, which may read any variable")
+	}
 	if what, all := readsAll(sh, s); all {
 		return d.block(s, "may-read", what)
 	}

@@ -204,6 +204,9 @@ func pip(c script.Command) reading {
 	if c.HasFlag("-r", "--requirement") && !c.HasFlag("--require-hashes") {
 		return anything
 	}
+	if c.HasFlag("-r", "--requirement", "-c", "--constraint") { // what is written there may name a variable: ${X}
+		return scripts
+	}
 	return named
 }
 

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
 // Check is what every plan that a pass made of p must keep, whatever the pass: the plan prints as a Dockerfile that parses to itself, its
@@ -21,6 +22,12 @@ func Check(p, q *Plan, f *Facts) error {
 	}
 	if again.Escape != p.Escape {
 		return fmt.Errorf("escape character became %q", again.Escape)
+	}
+	for _, name := range []string{"syntax", "check"} { // a comment at the top is a directive
+		_, was, _, _ := parser.ParseDirective(name, p.Source)
+		if _, is, _, _ := parser.ParseDirective(name, []byte(text)); is != was {
+			return fmt.Errorf("directive %s=%s became %q", name, was, is)
+		}
 	}
 	if err := sameShape(q, again); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/distribution/reference"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -16,8 +17,22 @@ type Facts struct {
 	Build     ocispecs.Platform   // where steps run
 	Targets   []ocispecs.Platform // what is built; empty means Build
 	Images    map[string]Image    // by FROM's image name, variables expanded, as written otherwise
-	Named     map[string]bool     // names that --build-context replaces: images and stages
+	Named     map[string]bool     // names that --build-context replaces, images and stages, as ContextName spells them
 	Context   *Context            // nil: nothing is known of the context
+}
+
+// ContextName is how BuildKit spells the name of a named context: alpine for docker.io/library/alpine:latest.
+func ContextName(name string) string {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return name
+	}
+	return strings.TrimSuffix(reference.FamiliarString(named), ":latest")
+}
+
+// Replaced reports whether a named context stands in for the image or stage of that name.
+func (f *Facts) Replaced(name string) bool {
+	return name != "scratch" && name != "context" && f.Named[ContextName(name)]
 }
 
 // Image is what the compiler knows of a base image: the same for all platforms, or it is left out of Facts.

@@ -3,6 +3,7 @@ package plan
 import (
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -113,10 +114,8 @@ func (p *Plan) Stage(name string) *Stage {
 			return p.Stages[i]
 		}
 	}
-	for i, st := range p.Stages {
-		if name == itoa(i) {
-			return st
-		}
+	if i, err := strconv.Atoi(name); err == nil && i >= 0 && i < len(p.Stages) { // 00 and +0 are numbers, too
+		return p.Stages[i]
 	}
 	return nil
 }
@@ -132,7 +131,7 @@ func (p *Plan) Target(f *Facts) *Stage {
 // Global is the state in which FROM lines are expanded: the arguments above the first stage.
 func (p *Plan) Global(f *Facts) *State {
 	s := &State{Known: true, escape: p.Escape}
-	for _, v := range platformArgs(f) {
+	for _, v := range p.platformArgs(f) {
 		s.set(v)
 	}
 	for _, step := range p.Args {
@@ -151,7 +150,7 @@ func (p *Plan) Global(f *Facts) *State {
 	return s
 }
 
-func platformArgs(f *Facts) []Var {
+func (p *Plan) platformArgs(f *Facts) []Var {
 	target, known := f.Build, f.Build.OS != ""
 	if len(f.Targets) == 1 {
 		target, known = f.Targets[0], true
@@ -170,6 +169,9 @@ func platformArgs(f *Facts) []Var {
 	add("BUILD", f.Build, f.Build.OS != "")
 	add("TARGET", target, known && !several)
 	stage := f.Target
+	if stage == "" && len(p.Stages) > 0 {
+		stage = p.last().Def.Name
+	}
 	if stage == "" {
 		stage = "default"
 	}
@@ -187,7 +189,9 @@ func (p *Plan) Flow(st *Stage, f *Facts) []State {
 	for _, step := range st.Steps {
 		states = append(states, s)
 		s = s.clone()
-		s.apply(step, global, f)
+		if st.Def.Name == "" || !f.Replaced(st.Def.Name) { // else the stage is the named context, and no step of it runs
+			s.apply(step, global, f)
+		}
 	}
 	return append(states, s)
 }
@@ -195,17 +199,24 @@ func (p *Plan) Flow(st *Stage, f *Facts) []State {
 func (p *Plan) start(st *Stage, f *Facts) State {
 	s := State{Dir: "/", DirOK: true, UserOK: true, Shell: DefaultShell, escape: p.Escape}
 	base, name, ok := p.Resolve(st, f)
-	if ok && (f.Named[st.Def.Name] && st.Def.Name != "" || f.Named[name]) {
+	if st.Def.Name != "" && f.Replaced(st.Def.Name) || ok && base == nil && f.Replaced(name) {
 		ok, base = false, nil
 	}
 	if base != nil {
 		states := p.Flow(base, f)
-		return states[len(states)-1]
+		s = states[len(states)-1].clone()
+		for _, v := range s.Config { // the image's environment is set once more: an ARG of the base stage no longer hides it
+			s.set(v)
+		}
+		if slices.ContainsFunc(base.Steps, isTrigger) { // they run first, and may be any instruction
+			s.forget()
+		}
+		return s
 	}
 	img, found := f.Images[name]
 	switch {
 	case ok && name == "scratch":
-		img, found = Image{Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}, true
+		img, found = Image{}, true
 	case !ok || !found || len(img.OnBuild) > 0:
 		s.UserOK, s.DirOK = false, false
 		return s
@@ -215,6 +226,9 @@ func (p *Plan) start(st *Stage, f *Facts) State {
 		k, v, known := strings.Cut(kv, "=")
 		s.set(Var{Name: k, Value: v, Known: known})
 	}
+	if _, set, _ := s.Lookup("PATH"); !set {
+		s.set(Var{Name: "PATH", Value: defaultPath, Known: true})
+	}
 	s.User = img.User
 	if img.WorkingDir != "" {
 		s.Dir = img.WorkingDir
@@ -223,6 +237,24 @@ func (p *Plan) start(st *Stage, f *Facts) State {
 		s.Shell = img.Shell
 	}
 	return s
+}
+
+// defaultPath is PATH where the base image says nothing of it.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func isTrigger(s *Step) bool {
+	_, ok := s.Cmd.(*instructions.OnbuildCommand)
+	return ok
+}
+
+// forget makes everything unknown.
+func (s *State) forget() {
+	s.Known, s.UserOK, s.DirOK = false, false, false
+	for _, list := range [][]Var{s.Env, s.Config} {
+		for i := range list {
+			list[i].Known = false
+		}
+	}
 }
 
 // apply is what an instruction does to the state.

@@ -108,7 +108,7 @@ type Options struct {
 func Local(p *plan.Plan, s *Source, o Options) (*plan.Facts, error) {
 	f := &plan.Facts{BuildArgs: o.BuildArgs, Target: o.Target, Targets: o.Targets, Build: buildPlatform(), Images: map[string]plan.Image{}, Named: map[string]bool{}}
 	for _, name := range o.Named {
-		f.Named[name] = true
+		f.Named[plan.ContextName(name)] = true
 	}
 	for _, st := range p.Stages {
 		if base, name, ok := p.Resolve(st, f); ok && base == nil {
