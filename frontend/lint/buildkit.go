@@ -12,10 +12,12 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerui"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/frontend/subrequests/lint"
 	"github.com/moby/buildkit/solver/pb"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
@@ -27,26 +29,12 @@ import (
 
 // buildkit asks BuildKit's own linter. It wants a gateway and a registry; it gets ones that answer from the facts.
 func (c *check) buildkit(ctx context.Context, ignore string) error {
-	g := &answers{f: c.f, images: map[string]plan.Image{}, ignore: []byte(ignore)}
-	for name, img := range c.f.Images {
-		if ref, err := reference.ParseNormalizedNamed(name); err == nil {
-			g.images[reference.TagNameOnly(ref).String()] = img
+	res, err := c.asked(ctx, ignore, nil)
+	if err == nil && res.Error != nil {
+		if args := c.missing(); len(args) > 0 { // a real build is given them; they are warned of all the same
+			res, err = c.asked(ctx, ignore, args)
 		}
 	}
-	client, err := dockerui.NewClient(g)
-	if err != nil {
-		return fmt.Errorf("ask BuildKit's linter: %w", err)
-	}
-	target := c.f.Build
-	if len(c.f.Targets) > 0 {
-		target = c.f.Targets[0]
-	}
-	source := llb.NewSourceMap(nil, c.p.Name, "Dockerfile", c.p.Source)
-	source.Definition = &llb.Definition{} // the linter copies it
-	res, err := dockerfile2llb.DockerfileLint(ctx, c.p.Source, dockerfile2llb.ConvertOpt{
-		Config: client.Config, Client: client, MetaResolver: g, TargetPlatform: &target,
-		SourceMap: source,
-	})
 	if err != nil {
 		return fmt.Errorf("ask BuildKit's linter: %w", err)
 	}
@@ -62,6 +50,42 @@ func (c *check) buildkit(ctx context.Context, ignore string) error {
 		c.findings = append(c.findings, Finding{Rule: buildError, Severity: Error, Message: res.Error.Message, URL: c.rule.page(), File: c.p.Name, Range: ranges(&res.Error.Location)})
 	}
 	return ctx.Err()
+}
+
+// asked is the linter's answer with further build arguments.
+func (c *check) asked(ctx context.Context, ignore string, args map[string]string) (*lint.LintResults, error) {
+	g := &answers{f: c.f, args: args, images: map[string]plan.Image{}, ignore: []byte(ignore)}
+	for name, img := range c.f.Images {
+		if ref, err := reference.ParseNormalizedNamed(name); err == nil {
+			g.images[reference.TagNameOnly(ref).String()] = img
+		}
+	}
+	client, err := dockerui.NewClient(g)
+	if err != nil {
+		return nil, err
+	}
+	target := c.f.Build
+	if len(c.f.Targets) > 0 {
+		target = c.f.Targets[0]
+	}
+	source := llb.NewSourceMap(nil, c.p.Name, "Dockerfile", c.p.Source)
+	source.Definition = &llb.Definition{} // the linter copies it
+	return dockerfile2llb.DockerfileLint(ctx, c.p.Source, dockerfile2llb.ConvertOpt{
+		Config: client.Config, Client: client, MetaResolver: g, TargetPlatform: &target, SourceMap: source,
+	})
+}
+
+// missing are values for the arguments above the first FROM that have none: of the form of a tag and of an image's name.
+func (c *check) missing() map[string]string {
+	args := map[string]string{}
+	for _, s := range c.p.Args {
+		for _, a := range s.Cmd.(*instructions.ArgCommand).Args {
+			if _, given := c.f.BuildArgs[a.Key]; !given && (a.Value == nil || *a.Value == "") {
+				args[a.Key] = "given.invalid"
+			}
+		}
+	}
+	return args
 }
 
 // lintFailure is what `# check=error=true` makes of warnings, which are reported by themselves.
@@ -100,6 +124,7 @@ var errOffline = errors.New("there is no engine")
 // answers is a gateway that knows images and the ignore file, and builds nothing.
 type answers struct {
 	f      *plan.Facts
+	args   map[string]string     // further build arguments
 	images map[string]plan.Image // by normalised name
 	ignore []byte
 }
@@ -124,6 +149,9 @@ func (a *answers) ResolveSourceMetadata(context.Context, *pb.SourceOp, sourceres
 func (a *answers) BuildOpts() gateway.BuildOpts {
 	opts := map[string]string{}
 	for k, v := range a.f.BuildArgs {
+		opts["build-arg:"+k] = v
+	}
+	for k, v := range a.args {
 		opts["build-arg:"+k] = v
 	}
 	for name := range a.f.Named {

@@ -157,7 +157,7 @@ func propose(c *check, copies []contextCopy) (lines, reasons []string) {
 	}
 	for _, name := range filesNamed(c.f.Context, mayBeSecret) {
 		what, _ := secretIn(name, c.f.Context.Paths[name].Data)
-		if what == "" || inside(name) || ignored(lines, name) || slices.ContainsFunc(copies, func(cc contextCopy) bool { return cc.names(name) }) {
+		if what == "" || inside(name) || forTests.MatchString(name) || ignored(lines, name) || slices.ContainsFunc(copies, func(cc contextCopy) bool { return cc.names(name) }) {
 			continue
 		}
 		lines, reasons = append(lines, name), append(reasons, name)

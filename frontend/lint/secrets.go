@@ -81,6 +81,9 @@ var secretFiles = []struct {
 // samples are files that show what a secret file looks like.
 var samples = regexp.MustCompile(`(?i)(?:example|sample|template|dist|defaults?|schema|test)(?:\.|$)`)
 
+// forTests are directories whose keys open nothing: those of tests and examples, and of installed packages.
+var forTests = regexp.MustCompile(`(?i)(?:^|/)(?:[^/]*(?:test|fixture|example|sample|mock)[^/]*|node_modules|vendor|site-packages|docs?|spec)/`)
+
 // mayBeSecret reports whether the name is that of a file with secrets, whatever is in it.
 func mayBeSecret(name string) bool {
 	for _, k := range secretFiles {
@@ -136,7 +139,7 @@ func secretFile(c *check) {
 				})
 			}
 			for _, f := range files {
-				if cc.takes(f) {
+				if cc.takes(f) && (cc.names(f) || !forTests.MatchString(f)) {
 					report(f, sourceOf(cc, f), c.f.Context.Paths[f].Data)
 				}
 			}
