@@ -370,7 +370,7 @@ func (g *generator) copy(stage int) {
 		g.line("%s %s%s %s", command, flags, pick(g, "conf", "conf", "run.sh", "src", "src/", "src/sub", ".", "conf run.sh", "*.tx?", "conf*", "src/*", "./conf", "/conf", "main.go"), g.destination())
 	}
 	if g.chance(20) {
-		g.line("RUN %s", pick(g, "cat /srv/link/* > /all 2>/dev/null; true", "find . | sort > /here", "sh run.sh || true", "test -e conf && echo yes > /yes; true", "stat -c '%a %u:%g %F' /tmp /srv /root /opt 2>/dev/null > /modes; true"))
+		g.line("RUN %s", pick(g, "cat /srv/link/* > /all 2>/dev/null; true", "find . -xdev -not -path './proc*' -not -path './sys*' | sort > /here", "sh run.sh || true", "test -e conf && echo yes > /yes; true", "stat -c '%a %u:%g %F' /tmp /srv /root /opt 2>/dev/null > /modes; true"))
 	}
 }
 
