@@ -46,6 +46,9 @@ func (s *State) Lookup(name string) (v Var, set, known bool) {
 
 // Expand expands variables as BuildKit expands a word of an instruction. ok is false if a value that matters is unknown.
 func (s *State) Expand(word string) (value string, ok bool) {
+	if !strings.ContainsAny(word, "$\"'\\`<") { // the usual case; the lexer would only copy it
+		return word, true
+	}
 	e := &getter{s: s, ok: true}
 	value, _, err := shell.NewLex(s.escape).ProcessWord(word, e)
 	return value, e.ok && err == nil

@@ -89,13 +89,6 @@ func Parse(name string, src []byte) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	stages, _, err := instructions.Parse(res.AST, quiet)
-	if err != nil {
-		return nil, err
-	}
-	if len(stages) == 0 {
-		return nil, errors.New("dockerfile contains no stages to build")
-	}
 	p := &Plan{Name: name, Source: src, Escape: res.EscapeToken}
 	lines := splitLines(string(src))
 	end := 0 // lines that are used up
@@ -112,8 +105,14 @@ func Parse(name string, src []byte) (*Plan, error) {
 		p.made++
 		s.ID = p.made
 		if err := p.add(s, n); err != nil {
+			if _, _, stock := instructions.Parse(res.AST, quiet); stock != nil {
+				return nil, stock // which knows what stands where, and not only what a line says
+			}
 			return nil, err
 		}
+	}
+	if len(p.Stages) == 0 {
+		return nil, errors.New("dockerfile contains no stages to build")
 	}
 	if len(p.Stages) == 0 {
 		return nil, errNoStages
@@ -148,6 +147,9 @@ func (p *Plan) add(s *Step, n *parser.Node) error {
 		}
 		p.last().Steps = append(p.last().Steps, s)
 	case instructions.Command:
+		if len(p.Stages) == 0 {
+			return errors.New("no build stage in current context")
+		}
 		s.Cmd = c
 		p.last().Steps = append(p.last().Steps, s)
 	default:

@@ -61,6 +61,25 @@ func TestNoStages(t *testing.T) {
 	}
 }
 
+// TestErrors: what BuildKit refuses is refused with its message.
+func TestErrors(t *testing.T) {
+	for src, want := range map[string]string{
+		"RUN x\nFROM a\n":        "no build stage in current context",
+		"ARG A\n":                "dockerfile contains no stages to build",
+		"":                       "file with no instructions",
+		"FROM a\nFRUM b\n":       "unknown instruction: FRUM",
+		"FROM a\nRUN <<E\nx\n":   "unterminated heredoc",
+		"FROM a\nCOPY a\n":       "COPY requires at least two arguments",
+		"FROM a b c\nRUN x\n":    "FROM requires either one or three arguments",
+		"ARG A\nCOPY a b\nARG\n": "no build stage in current context",
+	} {
+		_, err := Parse("Dockerfile", []byte(src))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", src, err, want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, src := range sources {
 		f.Add(src)
