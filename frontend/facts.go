@@ -190,12 +190,24 @@ func (r *rewriter) context(ctx context.Context, bc *dockerui.Client, want []stri
 		return nil
 	}
 	c := &plan.Context{Paths: map[string]plan.Path{}}
-	for _, name := range want {
+	for _, name := range withParents(want) {
 		if p, ok := contextPath(ctx, ref, name); ok {
-			c.Paths[path.Clean(name)] = p
+			c.Paths[name] = p
 		}
 	}
 	return c
+}
+
+// withParents are the paths that are no patterns, and the directories that they are in, which come with them.
+func withParents(want []string) []string {
+	var names []string
+	for _, name := range want {
+		for name = path.Clean(name); name != "." && !strings.ContainsAny(name, "*?["); name = path.Dir(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // contextPath is one path, without following symlinks in its last element; ok is false if nothing is known of it.

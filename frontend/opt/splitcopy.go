@@ -104,13 +104,13 @@ func newSplit(p *plan.Plan, f *plan.Facts, st *plan.Stage, i int) *copySplit {
 	return s
 }
 
-// shadowed reports whether the pass would be applicable, were it not for a RUN above the installing one.
+// shadowed reports whether the pass would be applicable, were it not for the step above the RUN.
 func (s *copySplit) shadowed() bool {
 	if len(s.copies) > 0 || s.before == nil || !s.calls.manifests() {
 		return false
 	}
-	if _, ok := s.before.Cmd.(*instructions.RunCommand); !ok {
-		return false
+	if oddCopy(s.before) {
+		return true
 	}
 	for i := s.first - 1; i >= 0; i-- {
 		c := readCopy(s.stage.Steps[i], i, &s.states[i], s.facts.Context)
@@ -122,12 +122,21 @@ func (s *copySplit) shadowed() bool {
 	return false
 }
 
+// oddCopy reports whether a step that readCopy does not follow copies directories of the context all the same.
+func oddCopy(step *plan.Step) bool {
+	c, ok := step.Cmd.(*instructions.CopyCommand)
+	if !ok || c.From != "" {
+		return false
+	}
+	return slices.ContainsFunc(c.SourcePaths, func(src string) bool { return path.Clean(src) == "." || strings.HasSuffix(src, "/") || src == "/" })
+}
+
 // betweenCopyAndRun reports whether a step between the COPY and the RUN only changes metadata, or what later steps see of them.
 func betweenCopyAndRun(c instructions.Command) bool {
 	switch c.(type) {
 	case *instructions.ArgCommand, *instructions.EnvCommand, *instructions.LabelCommand, *instructions.ExposeCommand, *instructions.CmdCommand,
 		*instructions.EntrypointCommand, *instructions.HealthCheckCommand, *instructions.StopSignalCommand, *instructions.MaintainerCommand,
-		*instructions.ShellCommand, *instructions.UserCommand, *instructions.WorkdirCommand:
+		*instructions.ShellCommand, *instructions.UserCommand, *instructions.WorkdirCommand, *instructions.VolumeCommand, *instructions.OnbuildCommand:
 		return true
 	}
 	return false
@@ -193,8 +202,11 @@ func (s *copySplit) examine() (*copyRewrite, *splitRefusal) {
 	if !state.Known || !state.DirOK {
 		return nil, refuseSplit("base-unknown", "the environment that the base image sets is not known")
 	}
+	if len(s.copies) == 0 && oddCopy(s.before) {
+		return nil, refuseSplit("copy-form", "the COPY above it has flags or words that are not followed")
+	}
 	if len(s.copies) == 0 {
-		return nil, refuseSplit("other-step", fmt.Sprintf("the RUN of line %d stands between the COPY and it, and may read and write any file", s.before.Lines.First))
+		return nil, refuseSplit("other-step", fmt.Sprintf("the %s of line %d stands between the COPY and it, and may read and write any file", strings.ToUpper(s.before.Cmd.Name()), s.before.Lines.First))
 	}
 	tree := &copiedTree{s.facts.Context, s.copies}
 	if r := s.calls.check(tree); r != nil {
@@ -249,6 +261,9 @@ func (s *copySplit) examine() (*copyRewrite, *splitRefusal) {
 func (s *copySplit) movable(c *contextCopy) *splitRefusal {
 	if sharedDir(c.dest) {
 		return refuseSplit("shared-destination", "the files are copied to "+c.dest+", where programs keep files of their own", Arg{"destination", c.dest})
+	}
+	if c.variable {
+		return refuseSplit("variable-source", "the COPY's source depends on a variable, and so do the manifests")
 	}
 	for i := c.at + 1; i < s.at; i++ {
 		switch s.stage.Steps[i].Cmd.(type) {

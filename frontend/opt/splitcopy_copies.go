@@ -23,6 +23,8 @@ type contextCopy struct {
 	flags   []string // those that hold for copied manifests as well
 	sources []copySource
 	exclude *patternmatcher.PatternMatcher // nil: nothing
+
+	variable bool // a source has a variable, whose value another build may change
 }
 
 // copySource is one source of a COPY.
@@ -95,6 +97,7 @@ func readCopy(step *plan.Step, at int, state *plan.State, ctx *plan.Context) *co
 }
 
 func (c *contextCopy) addSource(word string, state *plan.State, ctx *plan.Context, add bool) bool {
+	c.variable = c.variable || strings.Contains(word, "$")
 	word, ok := state.Expand(word)
 	if !ok || word == "" || strings.Contains(word, "://") || strings.HasPrefix(word, "git@") || strings.Contains(word, `\`) {
 		return false
@@ -353,7 +356,7 @@ var ownDirs = []string{
 
 // sharedDir reports whether a destination is one of ownDirs, in one, or around one or a home directory.
 func sharedDir(dest string) bool {
-	if slices.Contains([]string{"/", "/home", "/tmp", "/opt", "/srv", "/var/tmp", "/mnt", "/media"}, dest) {
+	if slices.Contains([]string{"/", "/home", "/tmp", "/opt", "/var/tmp"}, dest) {
 		return true
 	}
 	return slices.ContainsFunc(ownDirs, func(d string) bool { return insideDir(dest, d) || insideDir(d, dest) })

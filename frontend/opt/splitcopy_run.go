@@ -161,17 +161,17 @@ func (c *calls) cut(s *script.Script, run *instructions.RunCommand, first, rest 
 	}
 	for _, cmd := range rest {
 		if cleansUp(cmd) {
-			c.refusal.message += "; it could be a RUN of its own if it did not clean up after the installation"
+			c.refusal.message += "; it could be a RUN of its own if nothing that is installed were removed or changed after it"
 			return
 		}
 	}
 	c.refusal, c.first, c.rest = nil, s.Text[:end], text
 }
 
-// cleansUp reports whether a command may remove what an installer has made.
+// cleansUp reports whether a command may remove, or write again, what an installer has made.
 func cleansUp(c script.Command) bool {
 	switch c.Name() {
-	case "rm", "find", "":
+	case "rm", "find", "chown", "chmod", "mv", "":
 		return true
 	}
 	return slices.ContainsFunc(c.Words, func(w script.Word) bool {

@@ -29,7 +29,7 @@ var nodeInstallers = []installer{
 	{name: "npm ci", calls: []string{"npm ci", "npm clean-install", "npm ic", "npm install-clean"}, looks: nodeFiles, variables: nodeVariables, examine: npmCi},
 	{name: "npm install -g", matcher: npmGlobal, variables: nodeVariables, examine: globally},
 	{name: "npm install", calls: []string{"npm install", "npm i"}, looks: nodeFiles, variables: nodeVariables, examine: npmInstall},
-	{calls: []string{"npm config set", "npm cache clean", "npm cache verify", "npm set", "yarn cache clean", "pnpm store prune"}, variables: nodeVariables, examine: noPaths},
+	{calls: []string{"npm config set", "npm cache clean", "npm cache verify", "npm set", "yarn cache clean", "pnpm store prune", "npm --version", "npm -v", "node --version", "node -v"}, variables: nodeVariables, examine: noPaths},
 	{calls: []string{"corepack enable"}, looks: nodeFiles[:1], variables: nodeVariables, examine: func(p *project) { p.add("package.json"); noPaths(p) }},
 	{name: "yarn install", calls: []string{"yarn -", "yarn install"}, looks: nodeFiles, variables: nodeVariables, examine: yarn},
 	{name: "pnpm install", calls: []string{"pnpm install", "pnpm i"}, looks: nodeFiles, variables: nodeVariables, examine: pnpmInstall},

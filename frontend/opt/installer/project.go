@@ -204,8 +204,7 @@ func (p *project) flags(n int, boolean, valued string) (values map[string][]stri
 	for i := n - 1; i < len(args); i++ {
 		a := args[i]
 		if !a.Literal {
-			name, _, ok := strings.Cut(a.Raw, "=")
-			if !ok || !slices.Contains(vals, name) && !slices.Contains(bools, name) || slices.Contains(pathFlags, name) {
+			if name, _, ok := strings.Cut(a.Raw, "="); !ok || !slices.Contains(vals, name) || !slices.Contains(opaqueFlags, name) {
 				p.refuse("unknown-argument", "the value of %s is not known", a.Raw)
 			}
 			continue
@@ -222,7 +221,7 @@ func (p *project) flags(n int, boolean, valued string) (values map[string][]stri
 				p.refuse("unknown-argument", "%s lacks its value", name)
 				return values, operands
 			}
-			if !args[i].Literal && slices.Contains(pathFlags, name) {
+			if !args[i].Literal && !slices.Contains(opaqueFlags, name) {
 				p.refuse("unknown-argument", "the value of %s is not known", name)
 			}
 			values[name] = append(values[name], args[i].Value)
@@ -236,9 +235,11 @@ func (p *project) flags(n int, boolean, valued string) (values map[string][]stri
 			p.refuse("unknown-flag", "%s %s is not known to leave other files alone", p.name, a.Value)
 		}
 	}
-	for name, list := range values {
+	for _, name := range sortedKeys(values) {
+		list := values[name]
 		for _, v := range list {
-			if slices.Contains(pathFlags, name) && v != "" && !p.outside(v) {
+			isPath := slices.Contains(pathFlags, name) || (strings.Contains(v, "/") || strings.HasPrefix(v, ".")) && !slices.Contains(followedFlags, name)
+			if isPath && v != "" && !p.outside(v) {
 				p.refuse("unknown-flag", "%s %s names a place among the copied files", p.name, name)
 			}
 		}
@@ -257,6 +258,16 @@ func short(word string, flags []string) bool {
 		}
 	}
 	return true
+}
+
+// opaqueFlags have a value that names no file, and so need not be known.
+var opaqueFlags = []string{
+	"--registry", "--index-url", "-i", "--extra-index-url", "--index", "--default-index", "--trusted-host", "--jobs", "-j", "--network-timeout", "--default-timeout", "--timeout", "--retries", "--retry",
+}
+
+// followedFlags name files or directories that the rows look at, or things with slashes that are none.
+var followedFlags = []string{
+	"-r", "--requirement", "--requirements", "-c", "--constraint", "--constraints", "--prefix", "-C", "-s", "--settings", "--source", "-ldflags", "-tags", "--trusted-host",
 }
 
 // pathFlags have a file or directory as value, which must not be among the copied ones.
