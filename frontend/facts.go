@@ -49,7 +49,12 @@ func (r *rewriter) facts(ctx context.Context, bc *dockerui.Client, p *plan.Plan)
 			f.Images[name] = img
 		}
 	}
-	if want := opt.Wants(p, f, r.options); len(want) > 0 {
+	for known, round := 0, 0; round < opt.WantRounds; round++ {
+		want := opt.Wants(p, f, r.options)
+		if len(want) <= known { // it only grows
+			break
+		}
+		known = len(want)
 		f.Context = r.context(ctx, bc, want)
 	}
 	return f

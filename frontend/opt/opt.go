@@ -36,7 +36,8 @@ type Pass struct {
 	Keeps Keeps  // the most that a rewrite of it may change; a Change may keep more or less
 	Fix   bool   // it only makes sense in a Dockerfile that people keep: `optbuild fix`, not builds
 
-	// Wants lists paths of the build context of which the pass needs to know more, nil for none. It is asked before Run, with the plan as the user wrote it.
+	// Wants lists paths of the build context of which the pass needs to know more, nil for none. It is asked before Run, with the plan as the user wrote it, and
+	// again when some were told.
 	Wants func(*plan.Plan, *plan.Facts) []string
 	// Images lists base images of which the pass needs to know whether they are the same on the build platform, nil for none.
 	Images func(*plan.Plan, *plan.Facts) []string
@@ -110,7 +111,8 @@ func (e *BrokenError) Error() string {
 }
 func (e *BrokenError) Unwrap() error { return e.Err }
 
-// Wants lists the paths of the context that the passes would like to know of, sorted.
+// Wants lists the paths of the context that the passes would like to know of, sorted. Where a file names others, the list grows with what is known: it is asked
+// again with what it was told, until it has nothing new, or WantRounds times.
 func Wants(p *plan.Plan, f *plan.Facts, o Options) []string {
 	var want []string
 	for _, pass := range o.passes() {
@@ -133,6 +135,9 @@ func Images(p *plan.Plan, f *plan.Facts, o Options) []string {
 	slices.Sort(want)
 	return slices.Compact(want)
 }
+
+// WantRounds is how often Wants is asked at most.
+const WantRounds = 5
 
 func (o Options) passes() []Pass {
 	if o.Level == Off {

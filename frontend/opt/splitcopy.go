@@ -71,6 +71,7 @@ type copySplit struct {
 	states []plan.State   // of the stage
 	first  int            // index of the first step of the block above the RUN
 	copies []*contextCopy // of the block
+	asked  []string       // paths of the context that examine looked at
 	before *plan.Step     // the step above the block that ended it, nil for FROM
 }
 
@@ -208,7 +209,8 @@ func (s *copySplit) examine() (*copyRewrite, *splitRefusal) {
 	if len(s.copies) == 0 {
 		return nil, refuseSplit("other-step", fmt.Sprintf("the %s of line %d stands between the COPY and it, and may read and write any file", strings.ToUpper(s.before.Cmd.Name()), s.before.Lines.First))
 	}
-	tree := &copiedTree{s.facts.Context, s.copies}
+	tree := &copiedTree{ctx: s.facts.Context, copies: s.copies}
+	defer func() { s.asked = tree.asked }()
 	if r := s.calls.check(tree); r != nil {
 		return nil, r
 	}
@@ -391,6 +393,10 @@ func (s *copySplit) wants() []string {
 				}
 			}
 		}
+	}
+	if s.facts.Context != nil { // what manifests name
+		s.examine()
+		list = append(list, s.asked...)
 	}
 	return slices.DeleteFunc(list, func(name string) bool { return name == "." || strings.HasPrefix(name, "..") })
 }

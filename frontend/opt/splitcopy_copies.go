@@ -267,6 +267,7 @@ func (c *contextCopy) target(dir string) string {
 type copiedTree struct {
 	ctx    *plan.Context
 	copies []*contextCopy
+	asked  []string // paths of the context that were looked at
 }
 
 // Lookup finds what is copied to a path of the container.
@@ -285,6 +286,7 @@ func (t *copiedTree) Roots() (roots []installer.Root) {
 
 func (t *copiedTree) entry(name string) (*contextCopy, string, plan.Path, bool) {
 	for _, c := range slices.Backward(t.copies) {
+		t.asked = append(t.asked, c.from(name)...)
 		from, p, known := c.lookup(t.ctx, name)
 		if !known || p.Exists {
 			return c, from, p, known

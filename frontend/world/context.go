@@ -200,6 +200,10 @@ func (t *tree) read(wants []string) {
 			continue
 		}
 		p := t.paths[name]
+		if p.Data != nil && (p.Sniffed || !wanted[name]) { // by an earlier call
+			left -= int64(len(p.Data))
+			continue
+		}
 		file := filepath.Join(t.root, filepath.FromSlash(name))
 		if size := t.sizes[name]; size <= maxFile && size <= left {
 			if b, err := readRegular(file, maxFile); err == nil {

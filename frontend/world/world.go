@@ -132,11 +132,15 @@ func Local(p *plan.Plan, s *Source, o Options) (*plan.Facts, error) {
 		return nil, err
 	}
 	f.Context = &plan.Context{Paths: tree.paths, Complete: tree.complete, Ignore: name != ""}
-	var wants []string
-	if o.Wants != nil {
-		wants = o.Wants(p, f)
+	tree.read(nil)
+	for known := -1; o.Wants != nil; {
+		wants := o.Wants(p, f)
+		if len(wants) <= known { // it only grows, with what is known
+			break
+		}
+		known = len(wants)
+		tree.read(wants)
 	}
-	tree.read(wants)
 	return f, nil
 }
 

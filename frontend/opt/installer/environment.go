@@ -22,17 +22,20 @@ func (p *project) environment(variables []string) {
 			continue
 		}
 		p.env[a.Name] = a.Value.Value
-		p.variable(a.Name, a.Value.Value, true, variables)
+		p.variable(a.Name, a.Value.Value, true, false, variables)
 	}
 	for _, v := range p.state.Env {
 		if _, ok := p.env[v.Name]; !ok {
-			p.variable(v.Name, v.Value, v.Known, variables)
+			p.variable(v.Name, v.Value, v.Known, v.Step == 0 && !v.Arg, variables)
 		}
 	}
 }
 
-func (p *project) variable(name, value string, known bool, variables []string) {
+// variable looks at one. Of a base image, a variable is known without its value only if it is an official one: those name no files of a project.
+func (p *project) variable(name, value string, known, base bool, variables []string) {
 	switch {
+	case base && !known:
+		return
 	case name == "PATH":
 		p.searchPath(value, known)
 		return

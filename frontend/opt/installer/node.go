@@ -113,12 +113,8 @@ func npmManifests(p *project, noScripts bool) {
 	main := nodeManifests(p, noScripts)
 	p.workspaces(main, main.npmWorkspaces(p), noScripts)
 	var lock struct {
-		Packages map[string]struct {
-			Link             bool
-			Resolved         string
-			HasInstallScript bool
-		}
-		Dependencies map[string]struct{ Version string }
+		Packages     map[string]lockedPackage
+		Dependencies map[string]lockedPackage
 	}
 	for _, name := range []string{"npm-shrinkwrap.json", "package-lock.json"} {
 		data := p.read(name)
@@ -148,6 +144,23 @@ func npmManifests(p *project, noScripts bool) {
 			p.localFile(name, v)
 		}
 	}
+}
+
+// lockedPackage is what matters of a package in package-lock.json.
+type lockedPackage struct {
+	Version          string // of lock files of npm 6
+	Link             bool
+	Resolved         string
+	HasInstallScript bool
+}
+
+// UnmarshalJSON takes the version alone for a package as well.
+func (l *lockedPackage) UnmarshalJSON(data []byte) error {
+	if json.Unmarshal(data, &l.Version) == nil {
+		return nil
+	}
+	type plain lockedPackage
+	return json.Unmarshal(data, (*plain)(l))
 }
 
 // quietScripts are packages whose installation scripts are known to look at nothing of the project that they are installed for, beyond package.json and .npmrc:
