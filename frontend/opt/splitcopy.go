@@ -39,9 +39,12 @@ func splitCopy(w *Work) {
 		stages = w.Plan.Live(w.Facts)
 	}
 	for _, st := range stages {
+		var flow []plan.State
 		for i := 0; i < len(st.Steps); i++ {
-			if s := newSplit(w.Plan, w.Facts, st, i); s != nil {
-				i += s.do(w)
+			if s := newSplit(w.Plan, w.Facts, st, i, &flow); s != nil {
+				if grown := s.do(w); grown != 0 {
+					i, flow = i+grown, nil
+				}
 			}
 		}
 	}
@@ -51,8 +54,9 @@ func splitCopy(w *Work) {
 func splitCopyWants(p *plan.Plan, f *plan.Facts) []string {
 	var want []string
 	for _, st := range p.Live(f) {
+		var flow []plan.State
 		for i := range st.Steps {
-			if s := newSplit(p, f, st, i); s != nil {
+			if s := newSplit(p, f, st, i, &flow); s != nil {
 				want = append(want, s.wants()...)
 			}
 		}
@@ -75,12 +79,15 @@ type copySplit struct {
 	before *plan.Step     // the step above the block that ended it, nil for FROM
 }
 
-// newSplit reads the RUN at index i and what stands above it; nil if the pass is not applicable.
-func newSplit(p *plan.Plan, f *plan.Facts, st *plan.Stage, i int) *copySplit {
+// newSplit reads the RUN at index i and what stands above it; nil if the pass is not applicable. flow are the stage's states, found when they are needed.
+func newSplit(p *plan.Plan, f *plan.Facts, st *plan.Stage, i int, flow *[]plan.State) *copySplit {
 	if _, ok := st.Steps[i].Cmd.(*instructions.RunCommand); !ok || !installer.MayInstall(st.Steps[i].Text) {
 		return nil
 	}
-	s := &copySplit{plan: p, facts: f, stage: st, at: i, run: st.Steps[i], states: p.Flow(st, f)}
+	if *flow == nil {
+		*flow = p.Flow(st, f)
+	}
+	s := &copySplit{plan: p, facts: f, stage: st, at: i, run: st.Steps[i], states: *flow}
 	s.calls = readCalls(p, s.run, &s.states[i])
 	if s.calls == nil {
 		return nil
