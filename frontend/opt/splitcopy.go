@@ -42,9 +42,8 @@ func splitCopy(w *Work) {
 		var flow []plan.State
 		for i := 0; i < len(st.Steps); i++ {
 			if s := newSplit(w.Plan, w.Facts, st, i, &flow); s != nil {
-				if grown := s.do(w); grown != 0 {
-					i, flow = i+grown, nil
-				}
+				i += s.do(w)
+				flow = nil // of the stage as it was
 			}
 		}
 	}
