@@ -149,7 +149,7 @@ func spares(c script.Command, dir, work string, moves bool) bool {
 	return true
 }
 
-// programDirs hold no directories: the Filesystem Hierarchy Standard (3.0, sections 3.4, 3.16, 4.4 and 4.10) forbids them.
+// programDirs hold no directories: the Filesystem Hierarchy Standard (3.0) says so of /bin, /usr/bin and /usr/sbin, and that of the others is assumed.
 var programDirs = []string{"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"}
 
 // programName is what nobody calls a directory: scripts by their extension, and entry points.
