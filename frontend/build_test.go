@@ -30,7 +30,8 @@ import (
 type gateway struct {
 	files  map[string]string
 	opts   map[string]string
-	config string // of every image
+	config string                             // of every image
+	fail   func(command, mounts string) error // what running a command ends with; nil: well
 
 	mu       sync.Mutex
 	defs     []*pb.Definition // that are made of a Dockerfile
@@ -49,7 +50,7 @@ func (g *gateway) Solve(_ context.Context, req client.SolveRequest) (*client.Res
 		g.defs = append(g.defs, req.Definition)
 	}
 	res := client.NewResult()
-	res.SetRef(&fileRef{g})
+	res.SetRef(&fileRef{g, req.Definition})
 	return res, nil
 }
 
@@ -86,10 +87,33 @@ func (g *gateway) Warn(_ context.Context, _ digest.Digest, msg string, _ client.
 	return nil
 }
 
-type fileRef struct{ g *gateway }
+type fileRef struct {
+	g   *gateway
+	def *pb.Definition
+}
 
-func (r *fileRef) ToState() (llb.State, error)    { return llb.Scratch(), nil }
-func (r *fileRef) Evaluate(context.Context) error { return nil }
+func (r *fileRef) ToState() (llb.State, error) { return llb.Scratch(), nil }
+func (r *fileRef) Evaluate(context.Context) error {
+	if r.g.fail == nil {
+		return nil
+	}
+	for _, dt := range r.def.Def {
+		var op pb.Op
+		if err := op.UnmarshalVT(dt); err != nil {
+			return err
+		}
+		if e := op.GetExec(); e != nil {
+			mounts := ""
+			for _, m := range e.Mounts[1:] {
+				mounts += m.Dest
+			}
+			if err := r.g.fail(e.Meta.Args[len(e.Meta.Args)-1], mounts); err != nil {
+				return errdefs.WrapVertex(err, digest.FromBytes(dt))
+			}
+		}
+	}
+	return nil
+}
 func (r *fileRef) ReadFile(_ context.Context, req client.ReadRequest) ([]byte, error) {
 	text, ok := r.g.files[strings.TrimPrefix(req.Filename, "/")]
 	if !ok {
@@ -385,4 +409,44 @@ func TestAttestation(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestStepFails: a step that a pass wrote and that fails as the user's line could not costs the rewrite; the user's own failure is not tried twice.
+func TestStepFails(t *testing.T) {
+	exit := &gwpb.ExitError{ExitCode: 1, Err: errors.New("exit code: 1")}
+	const mount = "RUN --mount=type=cache,target=/cache one"
+	for name, c := range map[string]struct {
+		pass    opt.Pass
+		fail    func(command, mounts string) error
+		retried bool
+		fails   bool
+	}{
+		"mount is refused":           {rewriteRun("RUN one", mount), func(_, m string) error { return when(m != "", errors.New("no such mount")) }, true, false},
+		"program fails with mount":   {rewriteRun("RUN one", mount), func(_, m string) error { return when(m != "", exit) }, true, false},
+		"program fails anyway":       {rewriteRun("RUN one", mount), func(c, _ string) error { return when(c == "one", exit) }, true, false}, // the solver says so later
+		"merged step's program":      {rewriteRun("RUN one", "RUN uno"), func(c, _ string) error { return when(c == "uno", exit) }, false, true},
+		"merged step can't be run":   {rewriteRun("RUN one", "RUN uno"), func(c, _ string) error { return when(c == "uno", errors.New("disk")) }, true, false},
+		"a step of the user's fails": {rewriteRun("RUN one", mount), func(c, _ string) error { return when(c == "two", errors.New("disk")) }, false, true},
+	} {
+		withPasses(t, c.pass)
+		g := &gateway{files: map[string]string{"Dockerfile": twoSteps}, opts: map[string]string{}, fail: c.fail}
+		res, err := Build(t.Context(), g)
+		if (err != nil) != c.fails {
+			t.Errorf("%s: %v", name, err)
+		}
+		compare(t, name+": definitions", len(g.defs), map[bool]int{false: 1, true: 2}[c.retried])
+		if !c.fails {
+			rep, err := ReadReport(map[string]string{ReportKey: string(res.Metadata[ReportKey])})
+			if err != nil || rep.Broken == "" || len(g.warnings) == 0 {
+				t.Errorf("%s: nobody is told: %v %+v %q", name, err, rep, g.warnings)
+			}
+		}
+	}
+}
+
+func when(cond bool, err error) error {
+	if cond {
+		return err
+	}
+	return nil
 }

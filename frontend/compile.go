@@ -33,6 +33,7 @@ type compiled struct {
 	text   []byte       // optimised, nil if that is no other than source
 	lines  []plan.Lines // by line of text
 	steps  []int        // IDs, by line of what is built
+	made   map[int]bool // the steps that passes made, by ID: whether they have mounts that the user did not write
 
 	images map[string]dockerspec.DockerOCIImageConfig // what source gives, by platform ("" if none was asked for)
 }
@@ -68,7 +69,7 @@ func (r *rewriter) compile(ctx context.Context, name string, src []byte) (file *
 	if file.images, err = r.convert(ctx, bc, name, src); err != nil {
 		return file
 	}
-	file.text, file.lines = []byte(text), lines
+	file.text, file.lines, file.made = []byte(text), lines, made(p, res.Plan)
 	return file
 }
 

@@ -8,9 +8,10 @@
 // again, which BuildKit's own frontend lowers. That frontend is not told: Build hands it a gateway client whose Dockerfile is the rewritten one and which maps
 // positions back to the user's lines. So whatever BuildKit's frontend can do it does here, and with the optimiser off nothing stands in between.
 //
-// Three nets lie below the passes. What BuildKit says of the user's own file is what the user hears: it is converted as well, its errors end the build
+// Four nets lie below the passes. What BuildKit says of the user's own file is what the user hears: it is converted as well, its errors end the build
 // and its warnings are the ones that are shown. A rewritten file that BuildKit does not convert is a bug of ours: the build goes on with the user's file, and
-// the report says so. The same holds if the image config is not what the user's file gives.
+// the report says so. The same holds if the image config is not what the user's file gives, and if a step fails that a pass has written, in a way that the user's
+// line could not have failed in (see failure.go).
 package frontend
 
 import (
@@ -40,8 +41,12 @@ func Build(ctx context.Context, c client.Client) (*client.Result, error) {
 	if err == nil {
 		err = r.sameConfig(res)
 	}
-	if err != nil && r.rewrote() && ctx.Err() == nil && (!r.solved() || isBroken(err)) {
+	if err == nil && r.rewrote() {
+		err = evaluate(ctx, res)
+	}
+	if err != nil && r.rewrote() && ctx.Err() == nil && (!r.solved() || isBroken(err) || r.ours(err)) {
 		r.report.Broken = err.Error()
+		r.say("the optimised Dockerfile did not build; building it as written: " + err.Error())
 		if res, err = plain(ctx, c); err != nil {
 			return nil, err
 		}

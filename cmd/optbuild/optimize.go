@@ -22,7 +22,7 @@ func optimizeFlags() []cli.Flag {
 
 // optimizeOptions reads the flags.
 func optimizeOptions(c *cli.Context) (opt.Options, error) {
-	o := opt.Options{Level: opt.Level(c.String("optimize")), Disabled: c.StringSlice("optimize-disable")}
+	o := opt.Options{Level: opt.Level(c.String("optimize")), Disabled: disabledPasses(c)}
 	if c.IsSet("rewrites") {
 		switch o.Rewrites = c.Int("rewrites"); {
 		case o.Rewrites < 0:
@@ -40,11 +40,23 @@ func optimizeOptions(c *cli.Context) (opt.Options, error) {
 // optimizeAttrs hands the flags to the frontend, which runs in the engine.
 func optimizeAttrs(c *cli.Context) map[string]string {
 	attrs := map[string]string{frontend.AttrOptimize: c.String("optimize")}
-	if d := c.StringSlice("optimize-disable"); len(d) > 0 {
+	if d := disabledPasses(c); len(d) > 0 {
 		attrs[frontend.AttrDisable] = strings.Join(d, ",")
 	}
 	if c.IsSet("rewrites") {
 		attrs[frontend.AttrRewrites] = strconv.Itoa(c.Int("rewrites"))
 	}
 	return attrs
+}
+
+// disabledPasses reads --optimize-disable, which may be given several times, with several passes each.
+func disabledPasses(c *cli.Context) (list []string) {
+	for _, v := range c.StringSlice("optimize-disable") {
+		for _, name := range strings.Split(v, ",") {
+			if name = strings.TrimSpace(name); name != "" {
+				list = append(list, name)
+			}
+		}
+	}
+	return list
 }
