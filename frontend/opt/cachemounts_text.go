@@ -91,9 +91,15 @@ func insertFlags(text string, escape rune, flags []string, long bool) string {
 
 var flagToken = regexp.MustCompile(`^--[A-Za-z0-9=_,.:/@+-]+`)
 
+// gaps are blanks and joined lines, by the escape character.
+var gaps = map[rune]*regexp.Regexp{
+	'\\': regexp.MustCompile(`^(?:[ \t]|\\[ \t]*\r?\n)+`),
+	'`':  regexp.MustCompile("^(?:[ \t]|`[ \t]*\r?\n)+"),
+}
+
 // flagsEnd is the offset behind RUN and its flags, or behind RUN alone if a flag has characters that this function does not read.
 func flagsEnd(text string, escape rune) int {
-	blank := regexp.MustCompile(`^(?:[ \t]|` + regexp.QuoteMeta(string(escape)) + `[ \t]*\r?\n)+`)
+	blank := gaps[escape]
 	end := 3 // RUN, in any case
 	for at := end; ; {
 		gap := len(blank.FindString(text[at:]))

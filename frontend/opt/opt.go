@@ -153,7 +153,20 @@ func Run(p *plan.Plan, f *plan.Facts, o Options) Result {
 	return run(p, f, o, o.passes())
 }
 
+// run checks what came out of all passes, and only if that is broken which pass it was: a check costs as much as a pass.
 func run(p *plan.Plan, f *plan.Facts, o Options, passes []Pass) Result {
+	res := runUnchecked(p, f, o, passes)
+	if res.Err == nil && len(res.After) > 0 && plan.Check(p, res.Plan, f) != nil {
+		for _, after := range res.After {
+			if err := plan.Check(p, after.Plan, f); err != nil {
+				return Result{Plan: p, Err: &BrokenError{after.Pass, err}}
+			}
+		}
+	}
+	return res
+}
+
+func runUnchecked(p *plan.Plan, f *plan.Facts, o Options, passes []Pass) Result {
 	if o.Level == "" {
 		o.Level = Safe
 	}
@@ -166,11 +179,12 @@ func run(p *plan.Plan, f *plan.Facts, o Options, passes []Pass) Result {
 	}
 	for _, pass := range passes {
 		w := &Work{Plan: res.Plan.Clone(), Facts: f, Options: o, pass: pass, left: &left}
-		err := w.run()
-		if err == nil && w.changed {
-			err = plan.Check(p, w.Plan, f)
-		}
-		if err != nil {
+		if err := w.run(); err != nil {
+			for _, after := range res.After { // it may be another one's fault
+				if broken := plan.Check(p, after.Plan, f); broken != nil {
+					return Result{Plan: p, Err: &BrokenError{after.Pass, broken}}
+				}
+			}
 			return Result{Plan: p, Err: &BrokenError{pass.Name, err}}
 		}
 		res.Remarks = append(res.Remarks, w.remarks...)

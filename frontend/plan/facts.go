@@ -32,7 +32,7 @@ func ContextName(name string) string {
 
 // Replaced reports whether a named context stands in for the image or stage of that name.
 func (f *Facts) Replaced(name string) bool {
-	return name != "scratch" && name != "context" && f.Named[ContextName(name)]
+	return len(f.Named) > 0 && name != "scratch" && name != "context" && f.Named[ContextName(name)]
 }
 
 // Image is what the compiler knows of a base image: the same for all platforms, or it is left out of Facts.

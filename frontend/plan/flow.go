@@ -97,10 +97,12 @@ func (s *State) clone() State {
 
 // Resolve tells what a stage builds on: another stage, or an image by its expanded name; ok is false if the name depends on what is unknown.
 func (p *Plan) Resolve(st *Stage, f *Facts) (stage *Stage, image string, ok bool) {
-	g := p.Global(f)
-	name, ok := g.Expand(st.Def.BaseName)
-	if !ok {
-		return nil, name, false
+	name := st.Def.BaseName
+	if strings.ContainsAny(name, "$\"'\\`") {
+		var ok bool
+		if name, ok = p.Global(f).Expand(name); !ok {
+			return nil, name, false
+		}
 	}
 	for i := slices.Index(p.Stages, st) - 1; i >= 0; i-- {
 		if p.Stages[i].Def.Name != "" && strings.EqualFold(p.Stages[i].Def.Name, name) {
