@@ -258,8 +258,14 @@ func (r *cacheReaders) step(st *plan.Stage, i int, later bool) (name, why string
 			return "named", "WORKDIR " + dir + " is in the cache"
 		}
 	case *instructions.CopyCommand:
+		if name, why := r.linked(st, i, later, c.DestPath); name != "" {
+			return name, why
+		}
 		return r.copied(s, &at, c.SourcePaths, c.DestPath, c.From != "" || len(c.SourceContents) > 0)
 	case *instructions.AddCommand:
+		if name, why := r.linked(st, i, later, c.DestPath); name != "" {
+			return name, why
+		}
 		return r.copied(s, &at, c.SourcePaths, c.DestPath, true)
 	case *instructions.EnvCommand:
 		for _, kv := range c.Env {
@@ -348,6 +354,27 @@ func (r *cacheReaders) copied(s *plan.Step, at *plan.State, sources []string, de
 				return "copied", "what is copied to " + d + " may reach into the cache, for all that is known of the context"
 			}
 		}
+	}
+	return "", ""
+}
+
+// linked: what a COPY puts behind a symbolic link of the base image may be in the cache, and the mount would hide it from the step. It matters where
+// what the image has there does.
+func (r *cacheReaders) linked(st *plan.Stage, i int, later bool, dest string) (name, why string) {
+	if later || r.u.tool.anyBase || r.u.official {
+		return "", ""
+	}
+	at := &r.m.flow(st)[i]
+	d, ok := at.Expand(dest)
+	if !path.IsAbs(d) {
+		d, ok = path.Join(at.Dir, d), ok && at.DirOK
+	}
+	if !ok {
+		return "", "" // copied says so
+	}
+	links := linkFinder{plan: r.m.w.Plan, facts: r.m.w.Facts}
+	if why := links.through(st, i, path.Clean(d)); why != "" {
+		return "copied-behind-link", why + ": what is copied may be in the cache"
 	}
 	return "", ""
 }

@@ -241,7 +241,7 @@ func (s *copySplit) examine() (*copyRewrite, *splitRefusal) {
 		if !c.wide() || !c.related(roots) {
 			continue
 		}
-		if r := s.movable(c); r != nil {
+		if r := s.movable(c, tree); r != nil {
 			return nil, r
 		}
 		work.moved = append(work.moved, c)
@@ -266,9 +266,15 @@ func (s *copySplit) examine() (*copyRewrite, *splitRefusal) {
 }
 
 // movable reports what speaks against running the COPY after the steps between it and the RUN, and after the RUN.
-func (s *copySplit) movable(c *contextCopy) *splitRefusal {
+func (s *copySplit) movable(c *contextCopy, tree *copiedTree) *splitRefusal {
 	if sharedDir(c.dest) {
 		return refuseSplit("shared-destination", "the files are copied to "+c.dest+", where programs keep files of their own", Arg{"destination", c.dest})
+	}
+	links := linkFinder{plan: s.plan, facts: s.facts}
+	why := links.through(s.stage, s.at, c.dest)
+	tree.asked = append(tree.asked, links.asked...)
+	if why != "" {
+		return refuseSplit("symlinked-destination", why, Arg{"destination", c.dest})
 	}
 	if c.variable {
 		return refuseSplit("variable-source", "the COPY's source depends on a variable, and so do the manifests")
