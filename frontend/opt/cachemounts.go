@@ -141,8 +141,7 @@ func (m *cacheMounter) step(st *plan.Stage, i int) {
 		return
 	}
 	at := &m.flow(st)[i]
-	sc, err := m.script(st, i)
-	if err != nil {
+	if _, err := m.script(st, i); err != nil {
 		if !at.Known {
 			m.w.Missed(s, "unknown-base", "nothing is known of the base image, so neither is where "+tools[0].name+" has its cache", Arg{"cache", tools[0].name})
 			return
@@ -151,7 +150,8 @@ func (m *cacheMounter) step(st *plan.Stage, i int) {
 		return
 	}
 	for _, t := range tools {
-		if sc, err = m.script(st, i); err != nil { // again: the step may be another one by now
+		sc, err := m.script(st, i)
+		if err != nil { // again: the step may be another one by now
 			panic(err)
 		}
 		use := &cacheUse{tool: t, script: sc, at: at}

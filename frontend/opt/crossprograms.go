@@ -2,6 +2,7 @@ package opt
 
 import (
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -97,13 +98,16 @@ func (r *running) no(name, message string, cmd script.Command) *crossRefusal {
 }
 
 // shell refuses what changes the shell itself in a way that this pass does not follow.
+// strictOptions are options of `set` that only make a shell stop, or talk, earlier.
+var strictOptions = regexp.MustCompile(`^( ?(-[eux]+|-[eux]*o (errexit|nounset|xtrace|pipefail)))+$`)
+
 func (r *running) shell() *crossRefusal {
 	for _, h := range r.sc.Hazards() {
 		switch h.Kind {
 		case script.Cd, script.Umask, script.Exit:
 		case script.Variable:
 		case script.Option:
-			if strings.Trim(h.Target, "-euxo pipefail") != "" {
+			if !strictOptions.MatchString(h.Target) {
 				return &crossRefusal{r.s, "shell", "the shell text changes the shell: " + h.Text, nil}
 			}
 		default:

@@ -158,5 +158,3 @@ func (p *Plan) walk(st *Stage, f *Facts, visit func(*Step, *State)) {
 		visit(s, &states[i])
 	}
 }
-
-func itoa(i int) string { return strconv.Itoa(i) }
