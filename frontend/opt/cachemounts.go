@@ -269,12 +269,31 @@ func (m *cacheMounter) base(st *plan.Stage, i int, u *cacheUse) {
 				break
 			}
 			text.WriteString(s.Text + "\n")
-			if _, ok := s.Cmd.(*instructions.RunCommand); ok && u.strange == "" {
+			if u.strange != "" {
+				continue
+			}
+			if _, ok := s.Cmd.(*instructions.RunCommand); ok {
 				u.strange = m.strange(c, j, c == st && j == i, u)
+			} else if m.copiesTo(c, j, u, packageSources) {
+				u.strange = s.Cmd.Name()
 			}
 		}
 	}
 	u.chain = text.String()
+}
+
+// packageSources is where apt finds out what archives there are.
+const packageSources = "/etc/apt"
+
+// copiesTo reports whether a COPY or ADD may put something into the directory.
+func (m *cacheMounter) copiesTo(st *plan.Stage, j int, u *cacheUse, dir string) bool {
+	r := &cacheReaders{m: m, st: st, i: j, u: u, mounts: []cacheMount{{target: dir}}}
+	switch st.Steps[j].Cmd.(type) {
+	case *instructions.CopyCommand, *instructions.AddCommand:
+		name, _ := r.step(st, j, false)
+		return name != ""
+	}
+	return false
 }
 
 // strange is the first program of a step, up to the tool's own first command if last, that is not one of which is known what it does.
@@ -283,9 +302,23 @@ func (m *cacheMounter) strange(st *plan.Stage, i int, last bool, u *cacheUse) st
 	if err != nil {
 		return "a step that cannot be read"
 	}
+	walk := (&cacheReaders{m: m, st: st, i: i, u: u}).walk(st, i)
 	for _, c := range sc.Commands() {
 		if last && c.Start >= u.commands[0].Start {
 			break
+		}
+		cwd := walk.next(c)
+		if slices.Contains([]string{"cp", "mv", "ln", "install", "tar", "unzip"}, c.Name()) {
+			var paths []string
+			for _, w := range c.Args() {
+				paths = append(paths, walk.paths(w, cwd)...)
+			}
+			if (c.Name() == "tar" || c.Name() == "unzip") && !c.HasFlag("-C", "--directory", "-d") {
+				paths = append(paths, cwd...)
+			}
+			if slices.ContainsFunc(paths, func(p string) bool { return relate(p, packageSources) != pathApart }) {
+				return programOf(c)
+			}
 		}
 		root := slices.ContainsFunc(c.Args(), func(w script.Word) bool { return w.Raw == "/" })
 		if !plainProgram(c) && !slices.Contains(u.tool.programs, c.Name()) || c.Is("tar") && root {

@@ -156,7 +156,30 @@ func (r *cacheReaders) command(c script.Command, cwd []string, walk *shellWalk) 
 			}
 		}
 	}
+	if looksAround(c) {
+		for _, dir := range cwd {
+			if r.nearest(dir) != pathApart {
+				return "swept", "`" + r.text(c) + "` may look at the cache, which is below " + dir
+			}
+		}
+	}
 	return "", ""
+}
+
+// looksAround reports whether a program looks at what is below the directory in which it runs, for want of an operand that says where to look.
+func looksAround(c script.Command) bool {
+	args := c.Args()
+	switch c.Name() {
+	case "find":
+		return len(args) == 0 || strings.HasPrefix(args[0].Raw, "-")
+	case "du", "tree":
+		return len(c.Operands()) == 0
+	case "ls":
+		return c.HasFlag("-R", "--recursive") && len(c.Operands()) == 0
+	case "grep", "egrep", "fgrep", "rg":
+		return (c.Name() == "rg" || c.HasFlag("-r", "-R", "--recursive")) && len(c.Operands()) < 2
+	}
+	return false
 }
 
 // shallow programs do nothing with what is below their operands.

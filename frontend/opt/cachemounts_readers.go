@@ -393,6 +393,10 @@ func (r *cacheReaders) takes(st *plan.Stage, i int, s *plan.Step, family []*plan
 				return "copied", "COPY --from=" + c.From + " " + source + " takes the cache along"
 			}
 		}
+	case *instructions.OnbuildCommand:
+		if strings.Contains(strings.ToLower(c.Expression), "from=") {
+			return "copied", "ONBUILD " + c.Expression + " may take the cache along"
+		}
 	case *instructions.RunCommand:
 		ours := func(m *instructions.Mount) bool {
 			from := p.Stage(m.From)

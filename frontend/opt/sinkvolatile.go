@@ -2,6 +2,7 @@ package opt
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -234,6 +235,9 @@ func (d *descent) passesRun(s *plan.Step, c *instructions.RunCommand, i int) boo
 		if len(c.Words) == 0 || c.Function {
 			continue
 		}
+		if own := d.own(i, c.Name()); own != nil {
+			return d.block(s, "own-program", fmt.Sprintf("%s may be a program of line %d, which may read any variable", c.Name(), own.Lines.First))
+		}
 		r := readingOf(c)
 		if r == anything {
 			return d.block(s, "may-read", fmt.Sprintf("%q may read any variable", programText(c)))
@@ -247,6 +251,36 @@ func (d *descent) passesRun(s *plan.Step, c *instructions.RunCommand, i int) boo
 		d.keeps = Observed
 	}
 	return true
+}
+
+// own is a step above step i that copies a program of that name, or may do so.
+func (d *descent) own(i int, name string) *plan.Step {
+	steps := d.st.Steps[:i]
+	for base, _, _ := d.w.Plan.Resolve(d.st, d.w.Facts); base != nil; base, _, _ = d.w.Plan.Resolve(base, d.w.Facts) {
+		steps = slices.Concat(base.Steps, steps)
+	}
+	for _, s := range steps {
+		var c instructions.SourcesAndDest
+		switch cmd := s.Cmd.(type) {
+		case *instructions.CopyCommand:
+			c = cmd.SourcesAndDest
+		case *instructions.AddCommand:
+			c = cmd.SourcesAndDest
+		default:
+			continue
+		}
+		programs := strings.HasSuffix(path.Clean("/"+c.DestPath), "bin")
+		if path.Base(c.DestPath) == name {
+			return s
+		}
+		for _, src := range c.SourcePaths {
+			file := path.Base(src)
+			if file == name || programs && (!strings.Contains(strings.Trim(file, "."), ".") || hasWildcard(file)) { // a directory of programs
+				return s
+			}
+		}
+	}
+	return nil
 }
 
 func allDistinct(names []string) bool {
