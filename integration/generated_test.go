@@ -51,6 +51,9 @@ func TestGenerated(t *testing.T) {
 			break
 		}
 		seeds <- first + i
+		if i > 0 && i%500 == 0 {
+			fmt.Printf("generated: %d in %s\n", i, time.Since(start).Round(time.Second))
+		}
 	}
 	close(seeds)
 	wg.Wait()

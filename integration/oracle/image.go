@@ -20,7 +20,7 @@ type Image struct {
 // is ready, and may be used concurrently.
 type Reader struct {
 	mu     sync.Mutex
-	layers map[v1.Hash]*layer
+	layers map[v1.Hash]*layer // by the digest of the archive as it is stored
 }
 
 // Archive opens an image in an archive as docker save writes it.
@@ -39,15 +39,11 @@ func (r *Reader) Read(img v1.Image) (*Image, error) {
 	out := &Image{Config: config}
 	var content []*layer
 	for _, l := range layers {
-		id, err := l.DiffID()
+		read, err := r.layer(l)
 		if err != nil {
 			return nil, err
 		}
-		read, err := r.layer(id, l)
-		if err != nil {
-			return nil, err
-		}
-		out.Layers = append(out.Layers, id.String())
+		out.Layers = append(out.Layers, read.id.String())
 		content = append(content, read)
 	}
 	if out.Tree, err = flatten(content); err != nil {
@@ -56,9 +52,13 @@ func (r *Reader) Read(img v1.Image) (*Image, error) {
 	return out, nil
 }
 
-func (r *Reader) layer(id v1.Hash, l v1.Layer) (*layer, error) {
+func (r *Reader) layer(l v1.Layer) (*layer, error) {
+	stored, err := l.Digest()
+	if err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
-	read := r.layers[id]
+	read := r.layers[stored]
 	r.mu.Unlock()
 	if read != nil {
 		return read, nil
@@ -71,11 +71,14 @@ func (r *Reader) layer(id v1.Hash, l v1.Layer) (*layer, error) {
 	if read, err = readLayer(content); err != nil {
 		return nil, err
 	}
+	if read.id, err = l.DiffID(); err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.layers == nil {
 		r.layers = map[v1.Hash]*layer{}
 	}
-	r.layers[id] = read
+	r.layers[stored] = read
 	return read, nil
 }

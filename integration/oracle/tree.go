@@ -10,6 +10,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // Entry is a path of an image, as a container sees it.
@@ -35,7 +37,10 @@ type Entry struct {
 type Tree map[string]Entry
 
 // layer is the content of a layer: its entries in the order of the archive.
-type layer struct{ members []member }
+type layer struct {
+	id      v1.Hash // of the archive before compression
+	members []member
+}
 
 type member struct {
 	path  string

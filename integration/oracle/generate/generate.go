@@ -370,7 +370,7 @@ func (g *generator) copy(stage int) {
 		g.line("%s %s%s %s", command, flags, pick(g, "conf", "conf", "run.sh", "src", "src/", "src/sub", ".", "conf run.sh", "*.tx?", "conf*", "src/*", "./conf", "/conf", "main.go"), g.destination())
 	}
 	if g.chance(20) {
-		g.line("RUN %s", pick(g, "cat /srv/link/* > /all 2>/dev/null; true", "find . -xdev -not -path './proc*' -not -path './sys*' | sort > /here", "sh run.sh || true", "test -e conf && echo yes > /yes; true", "stat -c '%a %u:%g %F' /tmp /srv /root /opt 2>/dev/null > /modes; true"))
+		g.line("RUN %s", pick(g, "cat /srv/link/* > /all 2>/dev/null; true", "find . -xdev -not -path './proc*' -not -path './sys*' -not -name here | sort > /here", "sh run.sh || true", "test -e conf && echo yes > /yes; true", "stat -c '%a %u:%g %F' /tmp /srv /root /opt 2>/dev/null > /modes; true"))
 	}
 }
 
@@ -465,7 +465,7 @@ func (g *generator) command(last bool) string {
 	case 1:
 		f := g.fresh()
 		return pick(g, "echo text > "+f, "echo text > "+f, "touch "+f, "echo more >> "+f, "printf 'a\\nb\\n' > "+f, "cp /etc/group "+f, "echo \"$"+v+"\" > "+f, "echo ${"+v+":-unset} > "+f, "echo '$"+v+"' > "+f, "sh -c 'echo $"+v+"' > "+f,
-			"env | grep -v '^PWD\\|^HOSTNAME' | sort > "+f, "pwd > "+f, "id -u > "+f, "ls / > "+f, "ls -a . > "+f, "ls -a ~ > "+f, "echo $0 $# > "+f, "hostname > "+f, "umask > "+f, "cat /etc/hosts > "+f, "cut -d' ' -f5 /proc/self/mountinfo | grep -v '^/proc\\|^/sys\\|^/dev' | sort > "+f,
+			"env | grep -v '^PWD\\|^HOSTNAME\\|^TRACEPARENT' | sort > "+f, "pwd > "+f, "id -u > "+f, "ls / > "+f, "ls -a . > "+f, "ls -a ~ > "+f, "echo $0 $# > "+f, "hostname > "+f, "umask > "+f, "cat /etc/hosts > "+f, "cut -d' ' -f5 /proc/self/mountinfo | grep -v '^/proc\\|^/sys\\|^/dev' | sort > "+f,
 			"go env GOARCH > "+f, "eval echo \\$"+v+" > "+f, "git --version > "+f, "find / -xdev -path '*cache*' -type f | sort > "+f)
 	case 2: // changes something
 		f := g.existing()
