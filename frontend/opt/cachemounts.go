@@ -28,6 +28,8 @@ import (
 //
 //	RUN --mount=type=cache,target=/root/.npm/_cacache npm ci
 //
+// (in a build the mount has an id of its own as well, see ownCache).
+//
 // A cache is the tool's own: a program that this pass does not know is taken to leave it alone unless the file *names* it: its path, a
 // directory above it as an operand of a program that may look below it, the variable that moves it, or the tool's own command that
 // looks into it. That is less than "an unknown program may read any file", and holds because a cache is the one thing of which its

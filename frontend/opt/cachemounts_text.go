@@ -39,6 +39,9 @@ func (m *cacheMounter) rewrite(s *plan.Step, u *cacheUse, mounts []cacheMount, o
 	}
 	var flags []string
 	for _, mount := range mounts {
+		if !m.w.Options.Fix && mount.kind == "" {
+			mount.id = ownCache(mount, o.uid)
+		}
 		flags = append(flags, mount.flag(o.uid, o.gid))
 	}
 	for _, long := range []bool{true, false} {
@@ -48,6 +51,19 @@ func (m *cacheMounter) rewrite(s *plan.Step, u *cacheUse, mounts []cacheMount, o
 		}
 	}
 	return "", "the mounts find no place in the instruction's text"
+}
+
+// ownCache is the id of a cache that only this pass mounts. BuildKit's default, the target, is that of mounts that people write, whose steps may put
+// into it what no tool would; and a directory belongs to the user for whom it was made first. In a file for people the default is what they expect.
+func ownCache(mount cacheMount, uid string) string {
+	id := "optbuild" + mount.target
+	if mount.id != "" {
+		id = "optbuild-" + mount.id
+	}
+	if uid != "" {
+		id += ":" + uid
+	}
+	return id
 }
 
 // sameRun reports whether two texts are the same RUN but for n more mounts.

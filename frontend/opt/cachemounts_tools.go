@@ -429,6 +429,9 @@ func pipKeeps(u *cacheUse) (Keeps, string) {
 			return Observed, why
 		}
 	}
+	if u.anyFlag("-r", "--requirement", "-c", "--constraint") {
+		return Observed, "the requirements file may name another index than PyPI, which may call a file fresh that it changes"
+	}
 	return Files, ""
 }
 
