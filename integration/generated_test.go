@@ -51,8 +51,8 @@ func TestGenerated(t *testing.T) {
 			break
 		}
 		seeds <- first + i
-		if i > 0 && i%500 == 0 {
-			fmt.Printf("generated: %d in %s\n", i, time.Since(start).Round(time.Second))
+		if i > 0 && i%100 == 0 {
+			fmt.Printf("generated: %d in %s, %s\n", i, time.Since(start).Round(time.Second), n.String())
 		}
 	}
 	close(seeds)

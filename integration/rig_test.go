@@ -80,7 +80,7 @@ func newRig(t *testing.T) *rig {
 	serve := exec.Command(filepath.Join(g.Dir, "bin", "optbuild"), "serve", "--config", config, "--root", filepath.Join(dir, "state"),
 		"--addr", "unix://"+address, "--oci-worker-gc=false", "--log-level", "fatal")
 	serve.Stdout, serve.Stderr = log, log
-	serve.Env = append(os.Environ(), "HOME="+dir)
+	serve.Env = append(os.Environ(), "HOME="+dir, "GOGC=400") // it lives for minutes, and memory is there
 	if err := serve.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -85,7 +85,7 @@ func (g *generator) context() {
 	g.file("main.go", "package main\n")
 	g.file("src/a.js", "a\n")
 	g.file("src/sub/b", "b\n")
-	g.file("run.sh", pick(g, "echo run\n", "env | sort > /tmp/env-of-script\n", "echo ${VERSION:-none} > /tmp/v\n", "pip install scripted==1\n", "ls -a \"$HOME\" > /tmp/home\n"))
+	g.file("run.sh", pick(g, "echo run\n", "env | grep -v ^TRACEPARENT | sort > /tmp/env-of-script\n", "echo ${VERSION:-none} > /tmp/v\n", "pip install scripted==1\n", "ls -a \"$HOME\" > /tmp/home\n"))
 	g.file("conf", "key=value\n")
 	setup := ""
 	if g.chance(10) {
@@ -370,7 +370,7 @@ func (g *generator) copy(stage int) {
 		g.line("%s %s%s %s", command, flags, pick(g, "conf", "conf", "run.sh", "src", "src/", "src/sub", ".", "conf run.sh", "*.tx?", "conf*", "src/*", "./conf", "/conf", "main.go"), g.destination())
 	}
 	if g.chance(20) {
-		g.line("RUN %s", pick(g, "cat /srv/link/* > /all 2>/dev/null; true", "find . -xdev -not -path './proc*' -not -path './sys*' -not -name here | sort > /here", "sh run.sh || true", "test -e conf && echo yes > /yes; true", "stat -c '%a %u:%g %F' /tmp /srv /root /opt 2>/dev/null > /modes; true"))
+		g.line("RUN %s", pick(g, "cat /srv/link/* > /all 2>/dev/null; true", "{ find . -xdev -not -path './proc*' -not -path './sys*' | sort; } > /here", "sh run.sh || true", "test -e conf && echo yes > /yes; true", "stat -c '%a %u:%g %F' /tmp /srv /root /opt 2>/dev/null > /modes; true"))
 	}
 }
 
@@ -449,7 +449,7 @@ func (g *generator) command(last bool) string {
 		return pick(g, "false", "test -e /nowhere", "[ -n \"$"+v+"\" ]", "ls /nowhere", "rm /nowhere", "cat /nowhere/x > /tmp/f", "set -u", "cd /nowhere")
 	}
 	if last && g.chance(5) {
-		return pick(g, "exit 0", "sleep 0 &", "exec touch /tmp/f")
+		return pick(g, "exit 0", "sleep 0 & wait", "exec touch /tmp/f")
 	}
 	switch g.IntN(5) {
 	case 0: // makes something
@@ -466,7 +466,7 @@ func (g *generator) command(last bool) string {
 		f := g.fresh()
 		return pick(g, "echo text > "+f, "echo text > "+f, "touch "+f, "echo more >> "+f, "printf 'a\\nb\\n' > "+f, "cp /etc/group "+f, "echo \"$"+v+"\" > "+f, "echo ${"+v+":-unset} > "+f, "echo '$"+v+"' > "+f, "sh -c 'echo $"+v+"' > "+f,
 			"env | grep -v '^PWD\\|^HOSTNAME\\|^TRACEPARENT' | sort > "+f, "pwd > "+f, "id -u > "+f, "ls / > "+f, "ls -a . > "+f, "ls -a ~ > "+f, "echo $0 $# > "+f, "hostname > "+f, "umask > "+f, "cat /etc/hosts > "+f, "cut -d' ' -f5 /proc/self/mountinfo | grep -v '^/proc\\|^/sys\\|^/dev' | sort > "+f,
-			"go env GOARCH > "+f, "eval echo \\$"+v+" > "+f, "git --version > "+f, "find / -xdev -path '*cache*' -type f | sort > "+f)
+			"go env GOARCH > "+f, "eval echo \\$"+v+" > "+f, "git --version > "+f, "{ find / -xdev -path '*cache*' -type f | sort; } > "+f)
 	case 2: // changes something
 		f := g.existing()
 		if !g.root {
@@ -477,7 +477,7 @@ func (g *generator) command(last bool) string {
 	case 3: // looks at something
 		f := g.existing()
 		out := pick(g, "/tmp/seen", "/tmp/seen2")
-		return pick(g, "cat "+f+" > "+out+"; true", "find "+f+" | sort > "+out+"; true", "stat -c '%h %a %u' "+f+" > "+out+"; true", "test -e "+f+" && echo yes > "+out+" || true", "ls -l "+f+" | cut -c1-10 > "+out, "readlink /link0 > "+out+"; true", "sha256sum "+f+" > "+out+"; true")
+		return pick(g, "cat "+f+" > "+out+"; true", "{ find "+f+" | sort; } > "+out+"; true", "stat -c '%h %a %u' "+f+" > "+out+"; true", "test -e "+f+" && echo yes > "+out+" || true", "{ ls -l "+f+" | cut -c1-10; } > "+out, "readlink /link0 > "+out+"; true", "sha256sum "+f+" > "+out+"; true")
 	default: // leaves something in the shell
 		return pick(g, "cd /tmp", "x=1", "export y="+v, "echo $x$y > /tmp/xy", "set -e", "set +e", "umask 077", "true", ":", "(cd / && ls > /tmp/ls2)", "echo *", "x=$(pwd)", "for i in 1 2; do echo $i; done > /tmp/loop", "if [ -e /f ]; then echo f; fi > /tmp/if", "sh /app/run.sh || true",
 			"f() { echo f; }", "trap 'echo bye > /tmp/bye' EXIT", "exec 2>&1", "alias ll=ls", "set -f", "mkfifo /tmp/pipe$$ && rm /tmp/pipe$$", "head -c 3 /dev/zero > /tmp/zeros")
