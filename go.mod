@@ -216,3 +216,8 @@ require (
 	golang.org/x/tools v0.49.0
 	mvdan.cc/sh/v3 v3.14.1
 )
+
+require (
+	github.com/hanwen/go-fuse/v2 v2.12.1 // indirect
+	github.com/stretchr/testify v1.12.1 // indirect
+)

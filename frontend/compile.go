@@ -34,6 +34,8 @@ type compiled struct {
 	lines  []plan.Lines // by line of text
 	steps  []int        // IDs, by line of what is built
 	made   map[int]bool // the steps that passes made, by ID: whether they have mounts that the user did not write
+	watch  map[int]bool // the steps that are to be watched, by ID; nil if there is no plan
+	args   string       // names of ARGs, see ArgsKey
 
 	images map[string]dockerspec.DockerOCIImageConfig // what source gives, by platform ("" if none was asked for)
 }
@@ -62,6 +64,8 @@ func (r *rewriter) compile(ctx context.Context, name string, src []byte) (file *
 		r.report.Broken = res.Err.Error()
 	}
 	file.steps = r.report.Account.Last().Steps()
+	file.watch = watches(res.Plan)
+	file.args = argNames(res.Plan)
 	text, lines := res.Plan.Text()
 	if text == string(src) {
 		return file

@@ -15,6 +15,7 @@ const (
 	AttrOptimize = "optimize"          // off, safe or all; safe if it is not given
 	AttrDisable  = "optimize-disable"  // passes, separated by commas
 	AttrRewrites = "optimize-rewrites" // do only the first N rewrites
+	AttrProject  = "optimize-project"  // names the project, so that what is known of equal steps of several projects is told apart
 )
 
 // OptimizeEnv is the environment variable with the level that holds unless the build says otherwise.

@@ -62,6 +62,7 @@ func (r *rewriter) ResolveImageConfig(ctx context.Context, ref string, o sourcer
 func (r *rewriter) Solve(ctx context.Context, req client.SolveRequest) (*client.Result, error) {
 	if req.Definition != nil && len(req.Definition.GetSource().GetInfos()) > 0 { // made of a Dockerfile
 		r.restore(req.Definition)
+		r.mark(req.Definition)
 		return r.Client.Solve(ctx, req)
 	}
 	res, err := r.Client.Solve(ctx, req)

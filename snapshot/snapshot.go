@@ -1,7 +1,8 @@
 // Package snapshot chooses and wraps the containerd snapshotter that holds the file systems of a build.
 //
-// What comes in is a directory; what goes out is a constructor of a containerd snapshotter for it. The package knows
-// nothing of BuildKit or of the other packages of optbuild.
+// What comes in is a directory; what goes out is a constructor of a containerd snapshotter for it. With overlayfs it makes a
+// Layers, which can put other directories below a mount and let snapshots share their files. The package knows nothing of
+// BuildKit or of the other packages of optbuild.
 package snapshot
 
 import (
@@ -89,6 +90,8 @@ func choose(dir string) Choice {
 
 // Removal is asynchronous, as in buildkitd: directories of removed snapshots are deleted by the snapshotter's Cleanup. Unlike
 // there, the records of snapshots are written without fsync, like the engine's other databases: each step makes some of them.
+//
+// It is a *Layers; the other choices are not.
 func newOverlay(root string) (snapshots.Snapshotter, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, err
@@ -100,7 +103,11 @@ func newOverlay(root string) (snapshots.Snapshotter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithMetaStore(records))
+	inner, err := overlay.NewSnapshotter(root, overlay.AsynchronousRemove, overlay.WithMetaStore(records))
+	if err != nil {
+		return nil, err
+	}
+	return newLayers(root, inner, records), nil
 }
 
 func newFuseOverlay(root string) (snapshots.Snapshotter, error) {

@@ -155,8 +155,9 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 			return nil, fmt.Errorf("%w: collect garbage: %w", ErrDamaged, err)
 		}
 	}
+	e = &Engine{worker: w, parts: p, root: o.Root}
 	workers := &worker.Controller{}
-	if err := workers.Add(w); err != nil {
+	if err := workers.Add(e.steps()); err != nil {
 		return nil, err
 	}
 
@@ -179,7 +180,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 		return nil, fmt.Errorf("%w: open history.db: %w", ErrDamaged, err)
 	}
 
-	c, err := control.NewController(control.Opt{
+	if e.controller, err = control.NewController(control.Opt{
 		SessionManager:   sessions,
 		WorkerController: workers,
 		Frontends:        frontends,
@@ -207,11 +208,18 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 		GarbageCollect: w.GarbageCollect,
 		GracefulStop:   o.Stop,
 		ProvenanceEnv:  o.ProvenanceEnv,
-	})
-	if err != nil {
+	}); err != nil {
 		return nil, fmt.Errorf("create controller: %w", err)
 	}
-	return &Engine{controller: c, worker: w, parts: p, root: o.Root}, nil
+	return e, nil
+}
+
+// steps is the worker that solves steps: BuildKit's, with those replayed that the frontend has marked.
+func (e *Engine) steps() worker.Worker {
+	if e.parts.replayer == nil {
+		return e.worker
+	}
+	return e.parts.replayer.Worker(e.worker)
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).
@@ -243,6 +251,9 @@ func (e *Engine) Notices() []string { return e.parts.repair.notices }
 
 // Close closes the databases and seals them: the next engine need not examine them. No request may be under way.
 func (e *Engine) Close() error {
+	if e.parts.replayer != nil {
+		e.parts.replayer.Collect()
+	}
 	if err := errors.Join(e.controller.Close(), e.parts.Close()); err != nil {
 		return err
 	}

@@ -18,7 +18,8 @@ import (
 	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/opencontainers/go-digest"
-	bolt "go.etcd.io/bbolt"
+
+	"github.com/optbuild/optbuild/snapshot"
 )
 
 // repair is what a start finds damaged. A damaged part is removed, with what refers to it, and nothing else: what needs it
@@ -30,7 +31,7 @@ type repair struct {
 	notices []string
 	// leases is true when records were lost: their leases would keep snapshots and blobs for ever.
 	leases bool
-	// present are the snapshotter's names of the snapshots that have a directory; nil when there was no reason to look.
+	// present are the snapshotter's names of the snapshots whose files are there; nil when there was no reason to look.
 	present map[string]bool
 	// collect is true when the garbage collector has to run before the first build.
 	collect bool
@@ -99,8 +100,10 @@ func (p *parts) checkLost(root string, damage map[string]string) {
 		return err == nil && fi.Size() > 0
 	}
 	records, meta := filepath.Join(p.root, "metadata_v2.db"), filepath.Join(p.root, "containerdmeta.db")
-	snapshots, _ := os.ReadDir(p.snapshotDirs().path)
-	if !has(filepath.Join(p.root, "snapshots", "metadata.db")) && len(snapshots) > 0 {
+	dirs := p.snapshotDirs()
+	snapshots, _ := os.ReadDir(dirs.path)
+	shared, _ := os.ReadDir(dirs.shared)
+	if !has(filepath.Join(p.root, "snapshots", "metadata.db")) && len(snapshots)+len(shared) > 0 {
 		damage["metadata.db"] = "is missing"
 	}
 	if !has(records) && has(filepath.Join(root, "cache.db")) {
@@ -126,9 +129,9 @@ func discard(path string) error {
 	return err
 }
 
-// checkSnapshots finds the snapshots whose directories are there, and removes directories that belong to none: an engine
-// that was killed while it made a snapshot leaves one under the number that the next snapshot gets. The snapshotter has not
-// opened its database yet.
+// checkSnapshots finds the snapshots whose files are there, and removes directories that belong to none: an engine that was
+// killed while it made a snapshot leaves one under the number that the next snapshot gets. The snapshotter has not opened its
+// database yet.
 func (p *parts) checkSnapshots(ctx context.Context) error {
 	r := &p.repair
 	if r.sealed && p.stampSnapshots() == r.before.Snapshots {
@@ -152,47 +155,24 @@ func (p *parts) checkSnapshots(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		dir := p.snapshotDirs().path
-		entries, err := os.ReadDir(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		for _, e := range entries {
-			if key, ok := ids[e.Name()]; ok {
-				r.present[key] = true
-			} else if err := discard(filepath.Join(dir, e.Name())); err != nil {
-				return fmt.Errorf("remove directory without a snapshot: %w", err)
-			}
-		}
+		r.present, err = snapshot.Repair(filepath.Join(p.root, "snapshots"), p.shares(), ids, discard)
 		return err
 	})
 }
 
-// lostSnapshots returns the names, as records know them, of the snapshots that containerd's metadata lists but that have no
-// directory. (The buckets are described in containerd's core/metadata/buckets.go.)
+// lostSnapshots returns the names, as records know them, of the snapshots that containerd's metadata lists but whose files are
+// not there.
 func (p *parts) lostSnapshots() (map[string]bool, error) {
 	lost := map[string]bool{}
 	if p.repair.present == nil {
 		return lost, nil
 	}
-	err := p.db.View(func(tx *bolt.Tx) error {
-		b := tx.Bucket([]byte("v1"))
-		for _, name := range []string{Namespace, "snapshots", p.snapshotter} {
-			if b == nil {
-				return nil
-			}
-			b = b.Bucket([]byte(name))
+	keys, err := p.innerKeys()
+	for name, key := range keys {
+		if !p.repair.present[key] {
+			lost[name] = true
 		}
-		if b == nil {
-			return nil
-		}
-		return b.ForEachBucket(func(k []byte) error {
-			if name := b.Bucket(k).Get([]byte("name")); !p.repair.present[string(name)] {
-				lost[string(k)] = true
-			}
-			return nil
-		})
-	})
+	}
 	return lost, err
 }
 

@@ -24,7 +24,7 @@ type seal struct {
 	// Databases maps paths below the engine's root.
 	Databases map[string]stamp `json:"databases"`
 	// Blobs is a digest of the names, sizes and times of the files in the content store, Snapshots one of the names and
-	// times of the snapshots' directories.
+	// times of the directories of snapshots and shared layers.
 	Blobs     uint64 `json:"blobs"`
 	Snapshots uint64 `json:"snapshots"`
 }
@@ -185,8 +185,12 @@ func (p *parts) stampBlobs() uint64 {
 	return h.Sum64()
 }
 
-// stampSnapshots digests the listing of the snapshots' directories: only their names, because steps write to them.
-func (p *parts) stampSnapshots() uint64 { return stampNames(p.snapshotDirs().path) }
+// stampSnapshots digests the listing of the directories of snapshots and shared layers: only their names, because steps write
+// to them.
+func (p *parts) stampSnapshots() uint64 {
+	d := p.snapshotDirs()
+	return stampNames(d.path, d.shared)
+}
 
 func stampNames(dirs ...string) uint64 {
 	h := xxhash.New()

@@ -37,8 +37,13 @@ func (e *Engine) records(ctx context.Context, held map[digest.Digest]int64) ([]c
 	records := make([]cache.Record, len(infos))
 	for i, u := range infos {
 		records[i] = record(*u)
-		if len(held) > 0 {
-			records[i].HeldBytes = min(held[blobOf(e.worker.MetadataStore, u.ID)], u.Size)
+	}
+	if err := e.parts.correct(ctx, e.worker.MetadataStore, records); err != nil {
+		return nil, err
+	}
+	if len(held) > 0 {
+		for i, r := range records {
+			records[i].HeldBytes = min(held[blobOf(e.worker.MetadataStore, r.ID)], r.Bytes)
 		}
 	}
 	return records, nil
@@ -70,10 +75,12 @@ func (e *Engine) DiskUsage(ctx context.Context) (u cache.Usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	err = cache.Du(e.root, func(path string) bool { return path == dirs.path }, func(path string, n int64) {
-		if path == dirs.path {
+	err = cache.Du(e.root, func(path string) bool { return path == dirs.path || dirs.isLayer(path) }, func(path string, n int64) {
+		switch {
+		case dirs.isLayer(path): // is a part of the snapshot that it is charged to
+		case dirs.has(path):
 			u.Snapshots += n
-		} else {
+		default:
 			e.classify(&u, path, n)
 		}
 	})
@@ -94,7 +101,7 @@ func (e *Engine) ExactDiskUsage(ctx context.Context) (u cache.Usage, err error) 
 	err = cache.Du(e.root, nil, func(path string, n int64) {
 		dgst := digest.NewDigestFromEncoded(digest.Canonical, filepath.Base(path))
 		switch {
-		case strings.HasPrefix(path, dirs.path):
+		case dirs.has(path):
 			u.Snapshots += n
 		case held[dgst] > 0:
 			u.Images += n
@@ -161,7 +168,8 @@ func walkImage(ctx context.Context, store content.Provider, target v1.Descriptor
 
 // Listing is a digest of which snapshots and blobs there are.
 func (e *Engine) Listing() uint64 {
-	return stampNames(filepath.Join(e.parts.blobs(), "sha256"), e.parts.snapshotDirs().path)
+	d := e.parts.snapshotDirs()
+	return stampNames(filepath.Join(e.parts.blobs(), "sha256"), d.path, d.shared)
 }
 
 // CollectGarbage removes snapshots, blobs and directories that nothing refers to, and returns when they are gone.
@@ -181,15 +189,27 @@ func Unused(since time.Time) client.PruneInfo {
 	return client.PruneInfo{All: true, KeepDuration: max(time.Since(since), 1)}
 }
 
-// snapshotDirs says where the snapshotter keeps the snapshots' directories, and what it takes for one besides the files in
-// it: the directory itself and overlayfs's work directory.
+// snapshotDirs says where the snapshotter keeps the directories of snapshots, and what it takes for one besides the files in
+// it: the directory itself and overlayfs's work directory. Those of shared layers are beside them (see package snapshot), with
+// notes about each that are not large.
 type snapshotDirs struct {
-	path     string
-	overhead int64
+	path, shared string
+	overhead     int64
+}
+
+// has is true for all that is in the directories, and for themselves.
+func (d snapshotDirs) has(path string) bool {
+	return path == d.path || path == d.shared || strings.HasPrefix(path, d.path+"/") || strings.HasPrefix(path, d.shared+"/")
+}
+
+// isLayer is true for the directory with the files of a shared layer.
+func (d snapshotDirs) isLayer(path string) bool {
+	rest, ok := strings.CutPrefix(path, d.shared+"/")
+	return ok && strings.Count(rest, "/") == 1 && strings.HasSuffix(rest, "/fs")
 }
 
 func (p *parts) snapshotDirs() snapshotDirs {
-	d := snapshotDirs{path: filepath.Join(p.root, "snapshots", "snapshots")}
+	d := snapshotDirs{path: filepath.Join(p.root, "snapshots", "snapshots"), shared: filepath.Join(p.root, "snapshots", "shared")}
 	var st syscall.Stat_t
 	if err := syscall.Stat(filepath.Join(p.root, "snapshots"), &st); err == nil && p.snapshotter != "native" {
 		d.overhead = 2 * int64(st.Blocks) * 512

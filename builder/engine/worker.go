@@ -37,6 +37,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/optbuild/optbuild/builder/engine/replay"
 	"github.com/optbuild/optbuild/snapshot"
 )
 
@@ -48,6 +49,7 @@ type parts struct {
 	mdb         *ctdmetadata.DB
 	images      images.Store
 	snapshots   snapshots.Snapshotter
+	replayer    *replay.Replayer // nil with snapshotters that have no layers of directories
 	repair      repair
 }
 
@@ -71,6 +73,12 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 	}
 	if p.snapshots, err = sn.New(filepath.Join(p.root, "snapshots")); err != nil {
 		return nil, fmt.Errorf("open %s snapshotter: %w", sn.Name, err)
+	}
+	if layers, ok := p.snapshots.(*snapshot.Layers); ok {
+		// Traces are worth nothing without the snapshots that they are about: they go with them.
+		if p.replayer, err = replay.New(filepath.Join(p.root, "snapshots", "traces"), layers); err != nil {
+			return nil, err
+		}
 	}
 	blobs, err := local.NewStore(filepath.Join(p.root, "content"))
 	if err != nil {
@@ -159,6 +167,10 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 	maps.Copy(labels, o.Labels)
 
 	content := p.content()
+	applier := winlayers.NewFileSystemApplierWithWindows(content, apply.NewFileSystemApplier(content))
+	if p.replayer != nil {
+		applier = p.replayer.Applier(applier)
+	}
 	opt := base.WorkerOpt{
 		ID:     id,
 		Root:   p.root,
@@ -173,7 +185,7 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 		Executor:         exe,
 		Snapshotter:      containerdsnapshot.NewSnapshotter(p.snapshotter, p.mdb.Snapshotter(p.snapshotter), Namespace, nil),
 		ContentStore:     content,
-		Applier:          winlayers.NewFileSystemApplierWithWindows(content, apply.NewFileSystemApplier(content)),
+		Applier:          applier,
 		Differ:           winlayers.NewWalkingDiffWithWindows(content, walking.NewWalkingDiff(content)),
 		ImageStore:       p.images,
 		Platforms:        o.Platforms,

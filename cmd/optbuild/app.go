@@ -16,6 +16,7 @@ func commands() []*cli.Command {
 	return []*cli.Command{
 		buildCommand(),
 		explainCommand(),
+		whyCommand(),
 		fixCommand(),
 		checkCommand(),
 		imagesCommand(),

@@ -100,6 +100,7 @@ type build struct {
 	metaTo  string
 	state   string // the state directory; set when the engine runs
 	told    told
+	steps   toldBuild // what became of them; set when the build has ended
 }
 
 func newBuild(c *cli.Context) (*build, error) {
@@ -207,6 +208,9 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	}
 	ended()
 	show.wait()
+	if b.solve.Call == nil {
+		b.steps = b.became(rec, resp, err != nil)
+	}
 	err = conn.Explain(err)
 	var lost *process.LostError
 	var unreadable *request.InputError
@@ -293,7 +297,15 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse, account *exp
 	if b.quiet && id != "" {
 		fmt.Fprintln(c.App.Writer, id)
 	}
-	return b.told.tell(os.Stderr, account, b.state)
+	if err := b.told.tell(os.Stderr, account, b.state); err != nil {
+		return err
+	}
+	if !b.told.quiet {
+		for _, line := range b.steps.summary() {
+			warn(line)
+		}
+	}
+	return nil
 }
 
 // checkFolder says whether there is a folder for a file to be written.

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -39,7 +42,7 @@ func optimizeOptions(c *cli.Context) (opt.Options, error) {
 
 // optimizeAttrs hands the flags to the frontend, which runs in the engine.
 func optimizeAttrs(c *cli.Context) map[string]string {
-	attrs := map[string]string{frontend.AttrOptimize: c.String("optimize")}
+	attrs := map[string]string{frontend.AttrOptimize: c.String("optimize"), frontend.AttrProject: project(c.Args().First(), c.String("file"))}
 	if d := disabledPasses(c); len(d) > 0 {
 		attrs[frontend.AttrDisable] = strings.Join(d, ",")
 	}
@@ -47,6 +50,15 @@ func optimizeAttrs(c *cli.Context) map[string]string {
 		attrs[frontend.AttrRewrites] = strconv.Itoa(c.Int("rewrites"))
 	}
 	return attrs
+}
+
+// project names what a build is of: its context and Dockerfile. The name is a digest: it stands in provenance statements, and paths are nobody's business.
+func project(context, file string) string {
+	if abs, err := filepath.Abs(context); err == nil && !strings.Contains(context, "://") {
+		context = abs
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", context, file))
+	return hex.EncodeToString(sum[:8])
 }
 
 // disabledPasses reads --optimize-disable, which may be given several times, with several passes each.

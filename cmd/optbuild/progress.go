@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/console"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/optbuild/optbuild/frontend/diagnose"
 )
@@ -38,6 +39,7 @@ func newDisplay(mode progressui.DisplayMode, rec *recorder, o ...progressui.Disp
 	}
 	d := &display{in: make(chan *client.SolveStatus), done: make(chan struct{}), mode: mode}
 	shown := make(chan *client.SolveStatus)
+	outcomes := &outcomeDisplay{mode: mode, partial: map[digest.Digest]bool{}}
 	go func() {
 		defer close(shown)
 		defer out.ended.Store(true)
@@ -46,7 +48,7 @@ func newDisplay(mode progressui.DisplayMode, rec *recorder, o ...progressui.Disp
 				rec.observe(s)
 			}
 			if mode != progressui.RawJSONMode {
-				s = cleaned(s)
+				s = outcomes.show(cleaned(s))
 			}
 			shown <- s
 		}

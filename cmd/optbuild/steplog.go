@@ -28,8 +28,9 @@ const (
 // recorder keeps the logs of the steps that are running, so that a failed one's can be shown as a whole. Steps that
 // succeed are forgotten.
 type recorder struct {
-	dir   string // where logs are written
-	times *stepTimes
+	dir      string // where logs are written
+	times    *stepTimes
+	outcomes *stepOutcomes
 
 	mu    sync.Mutex
 	steps map[digest.Digest]*stepLog
@@ -39,11 +40,12 @@ type recorder struct {
 }
 
 func newRecorder(dir string) *recorder {
-	return &recorder{dir: dir, times: newStepTimes(), steps: map[digest.Digest]*stepLog{}, names: map[digest.Digest]string{}}
+	return &recorder{dir: dir, times: newStepTimes(), outcomes: newStepOutcomes(), steps: map[digest.Digest]*stepLog{}, names: map[digest.Digest]string{}}
 }
 
 func (r *recorder) observe(s *client.SolveStatus) {
 	r.times.observe(s)
+	r.outcomes.observe(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range s.Logs {

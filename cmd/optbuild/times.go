@@ -8,6 +8,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/optbuild/optbuild/builder/outcome"
 	"github.com/optbuild/optbuild/frontend"
 	"github.com/optbuild/optbuild/frontend/explain"
 )
@@ -25,6 +26,7 @@ type vertexTime struct {
 	bytes    map[string]int64            // of the layers that were pulled, by digest
 	resolved bool                        // it is an image
 	cached   bool
+	replayed bool // nothing ran for it
 }
 
 func newStepTimes() *stepTimes { return &stepTimes{vertices: map[digest.Digest]*vertexTime{}} }
@@ -46,6 +48,9 @@ func (t *stepTimes) observe(s *client.SolveStatus) {
 			at.bytes[st.ID] = max(at.bytes[st.ID], st.Current)
 		}
 		at.resolved = at.resolved || strings.HasPrefix(st.ID, "resolve ")
+		if o, ok := outcome.Parse(st); ok {
+			at.replayed = o.Result == outcome.Replayed
+		}
 	}
 }
 
@@ -56,6 +61,18 @@ func (t *stepTimes) vertex(d digest.Digest) *vertexTime {
 		t.vertices[d] = at
 	}
 	return at
+}
+
+// took is how long a vertex was at work without failing.
+func (t *stepTimes) took(d digest.Digest) (sum time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if at := t.vertices[d]; at != nil && !at.cached {
+		for _, span := range at.spans {
+			sum += span
+		}
+	}
+	return sum
 }
 
 // measures are the same by the steps of the Dockerfile that was built. A step that is built for several platforms is the sum of them. records, if
@@ -70,7 +87,7 @@ func (t *stepTimes) measures(r *frontend.Report, records []*client.UsageInfo) ma
 			continue
 		}
 		sum := m[vertex.Step]
-		cached := at.cached || at.resolved && len(at.bytes) == 0
+		cached := at.cached || at.replayed || at.resolved && len(at.bytes) == 0
 		if cached && sum.State == "" {
 			sum.State = explain.Cached
 		}

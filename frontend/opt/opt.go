@@ -70,20 +70,29 @@ func (o Options) Check() error {
 		return fmt.Errorf("unknown level %q: want off, safe or all", o.Level)
 	}
 	for _, d := range o.Disabled {
-		if !slices.ContainsFunc(Passes, func(p Pass) bool { return p.Name == d }) {
+		if !slices.Contains(Names(), d) {
 			return fmt.Errorf("unknown pass %q: want one of %v", d, Names())
 		}
 	}
 	return nil
 }
 
-// Names are the passes' names, in order.
+// WatchInputs is no pass of plans: where it is not disabled, the frontend marks RUNs and COPYs, and the engine watches what the RUNs read of what is copied, in
+// order to replay them for as long as that does not change. It keeps what a `files` pass keeps.
+const WatchInputs = "watch-inputs"
+
+// Watches reports whether RUNs are to be watched and replayed.
+func (o Options) Watches() bool {
+	return o.Level != Off && o.Rewrites == 0 && !slices.Contains(o.Disabled, WatchInputs)
+}
+
+// Names are the passes' names, in order, and that of watching.
 func Names() []string {
-	names := make([]string, len(Passes))
+	names := make([]string, len(Passes), len(Passes)+1)
 	for i, p := range Passes {
 		names[i] = p.Name
 	}
-	return names
+	return append(names, WatchInputs)
 }
 
 // Result is what Run made.

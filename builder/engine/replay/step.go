@@ -1,0 +1,343 @@
+package replay
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/trace"
+	"github.com/optbuild/optbuild/builder/trace/store"
+	"github.com/optbuild/optbuild/snapshot"
+)
+
+// step is one RUN on its way through the solver.
+type step struct {
+	r        *Replayer
+	name     string // as users know it
+	vertex   string
+	op       *pb.ExecOp
+	platform string
+	project  string
+	args     []string // names of the build arguments that it is given
+	noCache  bool
+	chain    []link // of the root file system, see chainOf
+	digest   func(context.Context) (string, error)
+
+	refuses error // why it can't be watched, as far as its mounts tell
+
+	mu   sync.Mutex
+	root *snapshot.Prepared // the snapshot that the step writes to; nil until it is made
+	// What root was made with, and what stands in for it; see blob.go.
+	cm          cache.Manager
+	parent      cache.ImmutableRef
+	session     session.Group
+	description string
+	stored      cache.ImmutableRef
+}
+
+func newStep(r *Replayer, v solver.Vertex, op *pb.ExecOp, platform *pb.Platform, project string) *step {
+	st := &step{
+		r: r, name: stepName(v), vertex: v.Digest().String(), op: op, project: project,
+		args:    strings.Split(v.Options().Description[ArgsKey], ","),
+		noCache: v.Options().IgnoreCache,
+	}
+	if platform != nil {
+		st.platform = platforms.FormatAll(ocispecs.Platform{
+			OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant, OSVersion: platform.OSVersion, OSFeatures: platform.OSFeatures,
+		})
+	}
+	for _, m := range op.Mounts {
+		if m.Dest == pb.RootMount {
+			st.chain = chainOf(v, m.Input)
+		}
+	}
+	st.refuses = st.checkMounts()
+	return st
+}
+
+func (st *step) prepare(p snapshot.Prepared) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.root = &p
+}
+
+// slot identifies the step from build to build, whatever it depends on: where what is known of its last run is kept.
+func (st *step) slot() [32]byte {
+	return sha256.Sum256(fmt.Appendf(nil, "step\x00%s\x00%s\x00%s", st.project, st.platform, st.name))
+}
+
+// watched is a directory of which the step sees a view instead.
+type watched struct {
+	dir  string
+	name string // of the step that made it, for people
+	dest string // of the bind mount that it is for; "" if it is a layer of the root file system
+}
+
+// inputs are all that a step depends on.
+type inputs struct {
+	weak    [32]byte  // the key of what is not watched
+	watched []watched // layers of the root file system, topmost first, then bind mounts
+	record  store.StepRecord
+}
+
+// unwatchable is a fact for which a step is not watched.
+type unwatchable string
+
+func (u unwatchable) Error() string { return string(u) }
+
+// nothingCopied is the fact for which nobody needs to be told that a step was not watched: BuildKit's own key is precise enough.
+const nothingCopied = unwatchable("nothing of the context is below it")
+
+// examine finds out what the step depends on. An unwatchable error says why it can't be watched.
+func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, error) {
+	st.mu.Lock()
+	root := st.root
+	st.mu.Unlock()
+	switch {
+	case len(st.chain) == 0 && !slices.ContainsFunc(st.op.Mounts, func(m *pb.Mount) bool {
+		return m.Dest != pb.RootMount && m.MountType == pb.MountType_BIND && m.Input >= 0
+	}):
+		return nil, nothingCopied
+	case st.op.Security == pb.SecurityMode_INSECURE:
+		return nil, unwatchable("it has the security of the host")
+	case st.refuses != nil:
+		return nil, st.refuses
+	case root == nil:
+		return nil, unwatchable("its root file system is not one of layers")
+	case len(root.Lower) < len(st.chain):
+		return nil, unwatchable("its layers are not those of its steps")
+	}
+	dgst, err := st.digest(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("key of %s: %w", st.name, err)
+	}
+	k := newKey(st)
+	k.add("exec", dgst)
+	st.describe(k)
+	in := &inputs{}
+	for i, l := range st.chain {
+		dir := root.Lower[i]
+		label := fmt.Sprintf("layer %d (%s)", len(st.chain)-i, l.name)
+		if !l.copies {
+			limits := smallLayer
+			if l.exec {
+				limits = emptyLayer
+			}
+			sum, small, err := trace.Tree(dir.Path, limits)
+			if err != nil {
+				return nil, fmt.Errorf("digest layer of %s: %w", l.name, err)
+			}
+			if small {
+				k.add(label, fmt.Sprintf("files %x", sum))
+				continue
+			}
+		}
+		switch {
+		case dir.Shared != "":
+			k.add(label, "stored "+dir.Shared)
+		case l.exec:
+			k.add(label, "snapshot "+dir.Number)
+		default:
+			k.add(label, "watched")
+			in.watched = append(in.watched, watched{dir: dir.Path, name: l.name})
+		}
+	}
+	below := "nothing"
+	if len(root.Lower) > len(st.chain) {
+		if d := root.Lower[len(st.chain)]; d.Shared != "" {
+			below = "stored " + d.Shared
+		} else {
+			below = "snapshot " + d.Number
+		}
+	}
+	k.add("base", below)
+	if err := st.examineMounts(ctx, mounts, in, k); err != nil {
+		return nil, err
+	}
+	if len(in.watched) == 0 {
+		return nil, nothingCopied
+	}
+	in.weak = k.sum()
+	in.record = k.record()
+	return in, nil
+}
+
+// smallLayer is how large a layer of a file operation may be to be known by its content: those of WORKDIR have a directory or two.
+var smallLayer = trace.Limits{Entries: 64, Bytes: 1 << 20}
+
+// emptyLayer is what a RUN leaves that only looks: tests, a linter. It is known by its content, so that what comes after such a step does not run again because the
+// step did. A layer with files is not: they have new times, and what was made from them would look older.
+var emptyLayer = trace.Limits{}
+
+// checkMounts refuses mounts that could carry something from the step into another one, or that are made for it alone.
+func (st *step) checkMounts() error {
+	outputs := 0
+	for _, m := range st.op.Mounts {
+		if m.Output != int64(pb.SkipOutput) {
+			outputs++
+			if m.Dest != pb.RootMount || m.Readonly {
+				return unwatchable("it has other results than its root file system")
+			}
+		}
+		switch m.MountType {
+		case pb.MountType_BIND:
+			if m.Dest != pb.RootMount && !m.Readonly {
+				return unwatchable("its bind mount " + m.Dest + " is writable")
+			}
+		case pb.MountType_CACHE:
+			if m.Input >= 0 {
+				return unwatchable("its cache mount " + m.Dest + " starts from files")
+			}
+		case pb.MountType_SECRET, pb.MountType_SSH, pb.MountType_TMPFS:
+		default:
+			return unwatchable("it has a mount of a kind that is not known: " + m.MountType.String())
+		}
+	}
+	if outputs != 1 {
+		return unwatchable("it has no result of its own")
+	}
+	return nil
+}
+
+// examineMounts adds what is mounted besides the root file system: files of the context are watched, those of stages known by their layers.
+func (st *step) examineMounts(ctx context.Context, mounts []executor.Mount, in *inputs, k *key) error {
+	for _, m := range st.op.Mounts {
+		if m.Dest == pb.RootMount {
+			continue
+		}
+		label := "mount " + m.Dest
+		k.add(label, fmt.Sprintf("%s selector %q", m.MountType, m.Selector))
+		if m.CacheOpt != nil {
+			k.add(label, fmt.Sprintf("cache %q %s", m.CacheOpt.ID, m.CacheOpt.Sharing))
+		}
+		if m.MountType != pb.MountType_BIND || m.Input < 0 {
+			continue
+		}
+		i := slices.IndexFunc(mounts, func(e executor.Mount) bool { return e.Dest == m.Dest && e.Selector == m.Selector })
+		if i < 0 {
+			return unwatchable("its bind mount " + m.Dest + " is not where it was asked for")
+		}
+		dir, layers, err := st.bindDirectories(ctx, mounts[i])
+		if err != nil {
+			return err
+		}
+		if dir != "" {
+			k.add(label, "watched")
+			in.watched = append(in.watched, watched{dir: dir, name: label, dest: m.Dest})
+		} else {
+			k.add(label, layers)
+		}
+	}
+	return nil
+}
+
+// bindDirectories says what a bind mount consists of: one directory, which is watched, or several layers, which are known by their names.
+func (st *step) bindDirectories(ctx context.Context, m executor.Mount) (dir, layers string, err error) {
+	src, err := m.Src.Mount(ctx, true)
+	if err != nil {
+		return "", "", err
+	}
+	list, release, err := src.Mount()
+	if err != nil {
+		return "", "", err
+	}
+	if release != nil {
+		defer release()
+	}
+	if len(list) != 1 {
+		return "", "", unwatchable("its bind mount " + m.Dest + " is made of several")
+	}
+	if list[0].Type == "bind" {
+		return list[0].Source, "", nil
+	}
+	for _, o := range list[0].Options {
+		if lower, ok := strings.CutPrefix(o, "lowerdir="); ok {
+			return "", lower, nil // directories of layers are never used for others
+		}
+	}
+	return "", "", unwatchable("its bind mount " + m.Dest + " is not one of layers")
+}
+
+// describe notes what the digest of the exec stands for, so that a later build can say what of it has changed. Values may be secret: their digests are kept.
+func (st *step) describe(k *key) {
+	m := st.op.Meta
+	k.note("command", strings.Join(m.Args, "\x00"))
+	for _, e := range m.Env {
+		name, value, _ := strings.Cut(e, "=")
+		if slices.Contains(st.args, name) {
+			k.note("build arg "+name, value)
+		} else {
+			k.note("environment variable "+name, value)
+		}
+	}
+	k.note("user", m.User)
+	k.note("working directory", m.Cwd)
+	k.note("network", st.op.Network.String())
+	k.note("security", st.op.Security.String())
+}
+
+// key collects labelled lines, each of which is something that the step depends on.
+type key struct {
+	fields []store.Field // that the key is made of
+	notes  []store.Field // what else there is to tell of them
+	rec    store.StepRecord
+}
+
+func (k *key) note(name, value string) {
+	sum := sha256.Sum256([]byte(value))
+	k.notes = append(k.notes, store.Field{Name: name, Value: hex.EncodeToString(sum[:8])})
+}
+
+func newKey(st *step) *key {
+	k := &key{rec: store.StepRecord{Name: st.name, Time: now()}}
+	k.add("version", "optbuild replay 1")
+	k.add("platform", st.platform)
+	return k
+}
+
+func (k *key) add(name, value string) {
+	k.fields = append(k.fields, store.Field{Name: name, Value: value})
+}
+
+func (k *key) sum() (sum [32]byte) {
+	h := sha256.New()
+	for _, f := range k.fields {
+		for _, s := range []string{f.Name, f.Value} {
+			h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(s))))
+			h.Write([]byte(s))
+		}
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+func (k *key) String() string {
+	var b strings.Builder
+	for _, f := range k.fields {
+		fmt.Fprintf(&b, "\n  %s: %s", f.Name, f.Value)
+	}
+	return b.String()
+}
+
+func (k *key) record() store.StepRecord {
+	k.rec.Fields = k.notes
+	for _, f := range k.fields {
+		if f.Name != "exec" { // the notes say what it stands for
+			k.rec.Fields = append(k.rec.Fields, f)
+		}
+	}
+	return k.rec
+}

@@ -1,0 +1,270 @@
+package replay
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/optbuild/optbuild/builder/outcome"
+	"github.com/optbuild/optbuild/snapshot"
+)
+
+// keeper gives the files of a COPY the times that they had when it was last made, as far as they have not changed since.
+//
+// A step that is replayed wrote its files when it was run. A later step (make, python, a bundler) compares their times with those of the files that they were made
+// from: had the COPY that was made again new times for what has not changed (a fresh checkout), they would look out of date. Stock BuildKit does the same in the
+// large: to its cache a COPY whose files have other times only is the COPY that it has.
+//
+// A file that did change has its own time, whatever that is: cache mounts may hold what was made from the version before.
+type keeper struct {
+	r      *Replayer
+	name   string
+	vertex string
+	slot   string // name of the file that has the number of the last snapshot
+
+	mu   sync.Mutex
+	made *snapshot.Prepared
+}
+
+// keeperOf returns nil for a file operation that copies nothing from the context.
+func (r *Replayer) keeperOf(v solver.Vertex, op *pb.FileOp, project string) *keeper {
+	if !copiesContext(v, op) {
+		return nil
+	}
+	b, err := op.MarshalVT()
+	if err != nil {
+		return nil
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "copy\x00%s\x00%s", project, b))
+	return &keeper{r: r, name: stepName(v), vertex: v.Digest().String(), slot: hex.EncodeToString(sum[:])}
+}
+
+// copyManager is the cache manager of one file operation.
+type copyManager struct {
+	cache.Manager
+	keeper *keeper
+}
+
+func (m copyManager) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
+	ref, err := m.Manager.New(snapshot.WithPrepared(ctx, m.keeper.prepare), parent, g, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return copied{ref, m.keeper}, nil
+}
+
+// copied is what a file operation writes to.
+type copied struct {
+	cache.MutableRef
+	keeper *keeper
+}
+
+func (c copied) Commit(ctx context.Context) (cache.ImmutableRef, error) {
+	reasons, err := c.keeper.keep()
+	if err != nil { // times are newer than they need be: steps run again
+		logrus.WithError(err).Warnf("keep times of %s", c.keeper.name)
+	}
+	tell(ctx, outcome.Outcome{Vertex: c.keeper.vertex, Step: c.keeper.name, Result: outcome.Executed, Reason: first(reasons), Details: reasons})
+	return c.MutableRef.Commit(ctx)
+}
+
+func (k *keeper) prepare(p snapshot.Prepared) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.made = &p
+}
+
+// keep sets times, and says what has changed since the COPY was made last.
+func (k *keeper) keep() (reasons []string, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.made == nil {
+		return nil, nil
+	}
+	path := filepath.Join(k.r.times, k.slot)
+	number, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	all, this := filepath.Split(filepath.Dir(k.made.Directory)) // snapshots/N/fs
+	last := filepath.Join(all, filepath.Base(string(number)), "fs")
+	if len(number) == 0 {
+		reasons = []string{"first build"}
+	} else if _, err := os.Lstat(last); err == nil {
+		c := copies{last: last, this: k.made.Directory}
+		if err := c.compare(); err != nil && !errors.Is(err, fs.ErrNotExist) { // the last one may be on its way out
+			return nil, err
+		}
+		if reasons = c.changes; len(reasons) == 0 {
+			reasons = []string{"what is below it changed"}
+		}
+	}
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, []byte(this), 0o600); err != nil {
+		return reasons, err
+	}
+	return reasons, os.Rename(tmp, path)
+}
+
+// copies are the layer that a COPY made last and the one that it makes now.
+type copies struct {
+	last, this string
+	changes    []string // maxChanges of them at most
+}
+
+const maxChanges = 20
+
+func (c *copies) changed(rel, what string) {
+	if len(c.changes) < maxChanges {
+		c.changes = append(c.changes, "/"+filepath.ToSlash(rel)+what)
+	}
+}
+
+// compare gives what is the same in both the times that it had, and notes what is not.
+func (c *copies) compare() error {
+	err := filepath.WalkDir(c.this, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == c.this {
+			return err
+		}
+		rel, err := filepath.Rel(c.this, path)
+		if err != nil {
+			return err
+		}
+		is, err := d.Info()
+		if err != nil {
+			return err
+		}
+		old := filepath.Join(c.last, rel)
+		was, err := os.Lstat(old)
+		if isMissing(err) {
+			c.changed(rel, " is new")
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if was.Mode().Type() != is.Mode().Type() {
+			c.changed(rel, " is of another type")
+			return nil
+		}
+		if was.Mode() != is.Mode() {
+			c.changed(rel, fmt.Sprintf(": mode %04o -> %04o", was.Mode().Perm(), is.Mode().Perm()))
+		}
+		if was.ModTime().Equal(is.ModTime()) && (is.IsDir() || was.Size() == is.Size()) {
+			return nil
+		}
+		same, err := sameButTime(old, path, was, is)
+		if err != nil {
+			return err
+		}
+		if !same {
+			if !is.IsDir() {
+				c.changed(rel, " changed")
+			}
+			return nil
+		}
+		return setTime(path, was.ModTime())
+	})
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(c.last, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(c.last, path)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Lstat(filepath.Join(c.this, rel)); isMissing(err) {
+			c.changed(rel, " is gone")
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+		}
+		return nil
+	})
+}
+
+func isMissing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+func sameButTime(old, path string, was, is fs.FileInfo) (bool, error) {
+	switch {
+	case is.Mode().IsRegular():
+		if was.Size() != is.Size() {
+			return false, nil
+		}
+		return sameContent(old, path)
+	case is.Mode()&fs.ModeSymlink != 0:
+		return sameLink(old, path)
+	case is.IsDir():
+		return sameNames(old, path)
+	}
+	return false, nil
+}
+
+func sameNames(a, b string) (bool, error) {
+	x, err := os.ReadDir(a)
+	if err != nil {
+		return false, err
+	}
+	y, err := os.ReadDir(b)
+	return slices.EqualFunc(x, y, func(p, q fs.DirEntry) bool { return p.Name() == q.Name() && p.Type() == q.Type() }), err
+}
+
+func setTime(path string, t time.Time) error {
+	ts := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("set time of %s: %w", path, err)
+	}
+	return nil
+}
+
+// collectOld removes the oldest files of a directory until there are no more than most.
+func collectOld(dir string, most int) {
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) <= most {
+		return
+	}
+	type file struct {
+		name string
+		at   time.Time
+	}
+	var files []file
+	for _, e := range entries {
+		if fi, err := e.Info(); err == nil {
+			files = append(files, file{e.Name(), fi.ModTime()})
+		}
+	}
+	slices.SortFunc(files, func(a, b file) int {
+		if c := a.at.Compare(b.at); c != 0 {
+			return c
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	for _, f := range files[:max(0, len(files)-most)] {
+		_ = os.Remove(filepath.Join(dir, f.name)) // only a bound
+	}
+}

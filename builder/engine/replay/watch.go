@@ -1,0 +1,118 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/moby/buildkit/executor"
+	"github.com/moby/sys/user"
+
+	"github.com/optbuild/optbuild/builder/trace"
+	"github.com/optbuild/optbuild/builder/trace/view"
+	"github.com/optbuild/optbuild/snapshot"
+)
+
+// watch is the views that one run of a step has instead of directories.
+type watch struct {
+	in    *inputs
+	root  string // directory of the mount points
+	paths []string
+	views []*view.View
+}
+
+func (st *step) watch(in *inputs) (w *watch, err error) {
+	w = &watch{in: in}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	if w.root, err = os.MkdirTemp(st.r.views, ""); err != nil {
+		return w, err
+	}
+	var order atomic.Uint32
+	for _, d := range in.watched {
+		path, err := os.MkdirTemp(w.root, "")
+		if err != nil {
+			return w, err
+		}
+		v, err := view.Mount(d.dir, path, view.Options{Order: &order})
+		if err != nil {
+			return w, err
+		}
+		w.paths, w.views = append(w.paths, path), append(w.views, v)
+	}
+	return w, nil
+}
+
+// context returns one in which the mount of the step's root file system has the views for lower directories.
+func (w *watch) context(ctx context.Context) context.Context {
+	return snapshot.WithLower(ctx, func(_ context.Context, _ string, lower []snapshot.Directory) (paths, options []string, err error) {
+		for _, d := range lower {
+			path := d.Path
+			if i := slices.IndexFunc(w.in.watched, func(x watched) bool { return x.dest == "" && x.dir == d.Path }); i >= 0 {
+				path = w.paths[i]
+			}
+			paths = append(paths, path)
+		}
+		// Without xino, files of a view would be on another device than the directories that they are in: tar --one-file-system leaves such out.
+		return paths, []string{"xino=on"}, nil
+	})
+}
+
+// mounts are the step's mounts, with views of those that are watched.
+func (w *watch) mounts(list []executor.Mount) []executor.Mount {
+	list = slices.Clone(list)
+	for i, d := range w.in.watched {
+		if d.dest == "" {
+			continue
+		}
+		for j := range list {
+			if list[j].Dest == d.dest {
+				list[j].Src = bind(w.paths[i])
+			}
+		}
+	}
+	return list
+}
+
+// closeTime bounds how long the end of a view is waited for: a view that does not end is detached.
+const closeTime = 10 * time.Second
+
+// close takes the views down and returns what was seen through each.
+func (w *watch) close() (seen [][]trace.Seen, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	var errs []error
+	for _, v := range w.views {
+		errs = append(errs, v.Close(ctx))
+		s, err := v.Seen()
+		errs = append(errs, err)
+		seen = append(seen, s)
+	}
+	for _, path := range w.paths {
+		errs = append(errs, os.Remove(path))
+	}
+	if w.root != "" {
+		errs = append(errs, os.Remove(w.root))
+	}
+	return seen, errors.Join(errs...)
+}
+
+// bind is a directory that is mounted into a step read-only.
+type bind string
+
+func (b bind) Mount(context.Context, bool) (executor.MountableRef, error) { return bound(b), nil }
+
+type bound string
+
+func (b bound) Mount() ([]mount.Mount, func() error, error) {
+	return []mount.Mount{{Type: "bind", Source: string(b), Options: []string{"rbind", "ro"}}}, func() error { return nil }, nil
+}
+
+func (b bound) IdentityMapping() *user.IdentityMapping { return nil }

@@ -1,0 +1,135 @@
+package trace
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Capture makes a layer's observations of what a view has seen: it reads the attributes and digests of those names from the
+// layer's directory, which must not have changed since. Directories that a name is in count as looked up, and so does the
+// root. It is an error if the directory contradicts what was seen: such a record can't be relied on.
+func Capture(root string, seen []Seen) (Layer, error) {
+	entries, err := complete(seen)
+	if err != nil {
+		return Layer{}, fmt.Errorf("read what was seen of layer %s: %w", root, err)
+	}
+	_, err = each(root, len(entries), func(w *walker, i int) (*Difference, error) {
+		if err := w.capture(&entries[i]); err != nil {
+			return nil, fmt.Errorf("read %q of layer %s: %w", entries[i].Path, root, err)
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return Layer{}, err
+	}
+	return Layer{Entries: entries}, nil
+}
+
+// complete makes entries of what was seen, sorted, each path once, with the directories on the way.
+func complete(seen []Seen) ([]Entry, error) {
+	byPath := make(map[string]Entry, len(seen)+1)
+	for _, s := range seen {
+		if !validPath(s.Path) {
+			return nil, fmt.Errorf("%q is no path in a layer", s.Path)
+		}
+		if s.What == 0 || s.What&^allWhat != 0 {
+			return nil, fmt.Errorf("%q was seen, but not how: %#x", s.Path, uint8(s.What))
+		}
+		add(byPath, s.Path, s.What, s.Order)
+		if s.What&Absent == 0 {
+			add(byPath, s.Path, Looked, s.Order)
+		}
+	}
+	for _, s := range seen {
+		for path := s.Path; path != "."; {
+			path = parent(path)
+			if e, ok := byPath[path]; ok && path != "." && e.Order <= s.Order {
+				break
+			}
+			add(byPath, path, Looked, s.Order)
+		}
+	}
+	add(byPath, ".", Looked, 1)
+	for path, e := range byPath {
+		if e.What&Absent != 0 && e.What != Absent {
+			return nil, fmt.Errorf("%q was seen both absent and there", path)
+		}
+	}
+	return slices.SortedFunc(maps.Values(byPath), func(a, b Entry) int { return ComparePaths(a.Path, b.Path) }), nil
+}
+
+func add(to map[string]Entry, path string, what What, order uint32) {
+	e, ok := to[path]
+	if !ok {
+		e = Entry{Path: path, Order: order}
+	}
+	e.What |= what
+	e.Order = min(e.Order, order)
+	to[path] = e
+}
+
+var errContradiction = errors.New("what was seen is not what is there")
+
+// capture fills in what an entry is like.
+func (w *walker) capture(e *Entry) error {
+	st, there, err := w.stat(e.Path)
+	if err != nil {
+		return err
+	}
+	if there != (e.What&Absent == 0) {
+		return fmt.Errorf("%w: seen as %s", errContradiction, e.What)
+	}
+	if !there {
+		return nil
+	}
+	e.attributes(&st)
+	if e.What&Listed != 0 && e.kind() != unix.S_IFDIR {
+		return fmt.Errorf("%w: seen as %s, mode %o", errContradiction, e.What, st.Mode)
+	}
+	fd := -1
+	switch e.kind() {
+	case unix.S_IFREG, unix.S_IFDIR:
+		if fd, err = w.open(e.Path); err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+	case unix.S_IFLNK:
+		if e.Content, err = w.link(e.Path); err != nil {
+			return err
+		}
+	}
+	if e.Xattrs, err = w.xattrsOf(e.Path, fd); err != nil {
+		return err
+	}
+	if e.kind() == unix.S_IFREG {
+		size := e.Size
+		if e.Content, e.Size, err = w.content(fd, size); err != nil {
+			return err
+		}
+		if size != e.Size {
+			return fmt.Errorf("%w: the file is being written", errContradiction)
+		}
+	}
+	if e.What&Listed != 0 {
+		e.Listing, err = w.list(fd)
+	}
+	return err
+}
+
+// attributes sets those of an entry that stat tells and that count: not the size, time or link count of a directory.
+func (e *Entry) attributes(st *unix.Stat_t) {
+	e.Mode, e.UID, e.GID = st.Mode, st.Uid, st.Gid
+	switch e.kind() {
+	case unix.S_IFREG:
+		e.Size, e.Modified = st.Size, st.Mtim.Nano()
+	case unix.S_IFCHR, unix.S_IFBLK:
+		e.Rdev = uint64(st.Rdev)
+	}
+}
+
+// kind returns the type of what is there, one of S_IFREG and its like.
+func (e *Entry) kind() uint32 { return e.Mode & unix.S_IFMT }

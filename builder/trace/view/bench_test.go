@@ -1,0 +1,117 @@
+package view
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkRatio measures what a step pays for being watched: the same work in a fresh overlay on a view and in one on the directory
+// itself, in turns, because the machine's speed varies. The layer's files are in the page cache.
+//
+//	go test -run '^$' -bench Ratio ./builder/trace/view/
+func BenchmarkRatio(b *testing.B) {
+	needMounts(b)
+	const files, directories, bigBytes = 10_000, 100, 256 << 20
+	dir := scratch(b)
+	small := filepath.Join(dir, "small")
+	var names []string
+	for d := range directories {
+		many(b, filepath.Join(small, fmt.Sprint("d", d)), files/directories)
+		for i := range files / directories {
+			names = append(names, fmt.Sprintf("d%d/%d", d, i))
+		}
+	}
+	big := filepath.Join(dir, "big")
+	write(b, filepath.Join(big, "f"), string(make([]byte, bigBytes)), 0o644)
+	buf := make([]byte, 128<<10)
+	each := func(do func(path string) error) func(*testing.B, string) {
+		return func(b *testing.B, root string) {
+			for _, name := range names {
+				if err := do(root + "/" + name); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+	stat := func(path string) error {
+		var st unix.Stat_t
+		return unix.Lstat(path, &st)
+	}
+	open := func(path string) error {
+		fd, err := unix.Open(path, unix.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	}
+	readAll := func(path string) error {
+		fd, err := unix.Open(path, unix.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), path)
+		defer f.Close()
+		_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, buf)
+		return err
+	}
+	missing := func(path string) error {
+		var st unix.Stat_t
+		if err := unix.Lstat(path+"m", &st); err != unix.ENOENT {
+			return fmt.Errorf("stat a missing name: %v", err)
+		}
+		return nil
+	}
+	for _, c := range []struct {
+		name  string
+		layer string
+		ops   int
+		work  func(b *testing.B, root string)
+	}{
+		{"stat", small, files, each(stat)},
+		{"missing", small, files, each(missing)},
+		{"open", small, files, each(open)},
+		{"read", small, files, each(readAll)},
+		{"stat-again", small, files, func(b *testing.B, root string) { each(stat)(b, root); each(stat)(b, root) }},
+		{"list", small, directories, func(b *testing.B, root string) {
+			for d := range directories {
+				if _, err := os.ReadDir(fmt.Sprintf("%s/d%d", root, d)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}},
+		{"big-read", big, 1, func(b *testing.B, root string) {
+			if err := readAll(root + "/f"); err != nil {
+				b.Fatal(err)
+			}
+		}},
+		{"big-read-again", big, 1, func(b *testing.B, root string) {
+			for range 3 {
+				if err := readAll(root + "/f"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var spent [2]time.Duration
+			for range b.N {
+				for i, watched := range []bool{false, true} {
+					g := overlay(b, []layer{{Dir: c.layer, Watched: watched}}, "xino=on")
+					start := time.Now()
+					c.work(b, g.Merged)
+					spent[i] += time.Since(start)
+					g.close(b)
+				}
+			}
+			b.ReportMetric(float64(spent[1])/float64(spent[0]), "ratio")
+			b.ReportMetric(float64((spent[1]-spent[0]).Microseconds())/float64(b.N*c.ops), "µs-more/op")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

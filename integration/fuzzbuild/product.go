@@ -1,0 +1,218 @@
+package fuzzbuild
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/optbuild/optbuild/integration/oracle"
+)
+
+// Product builds contexts with what it remembers from earlier builds in the same state directory: optbuild, or something that is
+// to be found out.
+type Product interface {
+	Build(ctx context.Context, p *Project, dir, state string) (*Outcome, error)
+}
+
+// Optbuild is the command. It may be used concurrently, for different state directories.
+type Optbuild struct {
+	Bin string
+	// Home holds configuration: .config/buildkit/buildkitd.toml names the mirror.
+	Home string
+	// Level is --optimize; "" is the default.
+	Level string
+
+	reader oracle.Reader
+}
+
+// Build runs `optbuild build`. The engine is one of its own, and ends with it.
+func (o *Optbuild) Build(ctx context.Context, p *Project, dir, state string) (*Outcome, error) {
+	r, err := o.start(ctx, p, dir, state)
+	if err != nil {
+		return nil, err
+	}
+	r.progress.read(nil)
+	return o.finish(ctx, r)
+}
+
+// running is a build that was started.
+type running struct {
+	command  *exec.Cmd
+	progress *progress
+	out      string // directory of what it writes
+	stdout   bytes.Buffer
+}
+
+func (o *Optbuild) start(ctx context.Context, p *Project, dir, state string) (*running, error) {
+	r := &running{out: state + ".out"}
+	for _, file := range []string{r.metadata(), r.steps()} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(r.out, 0o755); err != nil {
+		return nil, err
+	}
+	args := []string{"build", "--progress=rawjson", "-o", "type=oci,tar=false,compression=uncompressed,dest=" + r.layout(), "--metadata-file", r.metadata()}
+	if o.Level != "" {
+		args = append(args, "--optimize="+o.Level)
+	}
+	for _, option := range p.Case.Options {
+		args = append(args, "--"+option[0], option[1])
+	}
+	env := append(os.Environ(), "HOME="+o.Home, "XDG_CONFIG_HOME="+filepath.Join(o.Home, ".config"), "OPTBUILD_ROOT="+state, "OPTBUILD_STEPS_LOG="+r.steps())
+	for id, value := range p.Secrets {
+		args = append(args, "--secret", "id="+id+",env=SECRET_"+id)
+		env = append(env, "SECRET_"+id+"="+value)
+	}
+	r.command = exec.CommandContext(ctx, o.Bin, append(args, dir)...)
+	r.command.Env = env
+	r.command.Stdout = &r.stdout
+	pipe, err := r.command.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	r.progress = &progress{lines: bufio.NewReader(pipe)}
+	if err := r.command.Start(); err != nil {
+		return nil, fmt.Errorf("start optbuild: %w", err)
+	}
+	return r, nil
+}
+
+func (r *running) layout() string   { return filepath.Join(r.out, "layout") }
+func (r *running) metadata() string { return filepath.Join(r.out, "metadata.json") }
+func (r *running) steps() string    { return filepath.Join(r.out, "steps.jsonl") }
+
+// finish waits for the end of a build whose progress was read to its end.
+func (o *Optbuild) finish(ctx context.Context, r *running) (*Outcome, error) {
+	err := r.command.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	out := &Outcome{Log: r.progress.log.String()}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 1 {
+		out.Failed = failure(r.progress.text.String())
+		out.Steps, err = readSteps(r.steps(), r.progress)
+		return out, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("optbuild build: %w\n%s", err, r.progress.text.String())
+	}
+	if out.Steps, err = readSteps(r.steps(), r.progress); err != nil {
+		return nil, err
+	}
+	images, err := oracle.Layout(r.layout())
+	if err != nil {
+		return nil, fmt.Errorf("read optbuild's image: %w", err)
+	}
+	if out.Image, err = only(&o.reader, images); err != nil {
+		return nil, fmt.Errorf("read optbuild's image: %w", err)
+	}
+	out.Residue, err = residue(r.metadata())
+	return out, err
+}
+
+// residue are the paths that remarks in the metadata of a build declare to be missing.
+func residue(file string) ([]string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var metadata struct {
+		Remarks []struct {
+			Kind    string
+			Residue []string
+		} `json:"optbuild.remarks"`
+	}
+	if err := json.Unmarshal(b, &metadata); err != nil {
+		return nil, fmt.Errorf("read metadata: %w", err)
+	}
+	var out []string
+	for _, m := range metadata.Remarks {
+		if m.Kind == "passed" {
+			out = append(out, m.Residue...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// Prune runs `optbuild prune`.
+func (o *Optbuild) Prune(ctx context.Context, state string, args ...string) error {
+	c := exec.CommandContext(ctx, o.Bin, append([]string{"prune"}, args...)...)
+	c.Env = append(os.Environ(), "HOME="+o.Home, "XDG_CONFIG_HOME="+filepath.Join(o.Home, ".config"), "OPTBUILD_ROOT="+state)
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("optbuild prune: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// progress reads what a build prints with --progress=rawjson.
+type progress struct {
+	lines  *bufio.Reader
+	events int
+	text   strings.Builder // lines that are not JSON
+	log    strings.Builder // what the steps printed
+	// vertices are the RUN steps by digest, in the order in which they were named.
+	order    []string
+	vertices map[string]*vertex
+}
+
+type vertex struct {
+	Digest    string
+	Name      string
+	Started   *time.Time
+	Completed *time.Time
+	Cached    bool
+	Error     string
+}
+
+// read reads to the end; after each line it calls after with the number of lines so far.
+func (p *progress) read(after func(events int)) {
+	p.vertices = map[string]*vertex{}
+	for {
+		line, err := p.lines.ReadString('\n')
+		if line != "" {
+			p.line(line)
+			p.events++
+			if after != nil {
+				after(p.events)
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *progress) line(line string) {
+	var status struct {
+		Vertexes []*vertex
+		Logs     []struct{ Data []byte }
+	}
+	if !strings.HasPrefix(line, "{") || json.Unmarshal([]byte(line), &status) != nil {
+		p.text.WriteString(line)
+		return
+	}
+	for _, v := range status.Vertexes {
+		if isRun(v.Name) {
+			if p.vertices[v.Digest] == nil {
+				p.order = append(p.order, v.Digest)
+			}
+			p.vertices[v.Digest] = v
+		}
+	}
+	for _, l := range status.Logs {
+		p.log.Write(l.Data)
+	}
+}

@@ -1,0 +1,183 @@
+package fuzzbuild
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Sequences is a campaign of random edits.
+type Sequences struct {
+	Campaign
+	// Steps is how often each project is changed and built.
+	Steps int
+}
+
+// large is how many paths a context may have before it is put back to what it was at first.
+const large = 40
+
+// RunSequences changes each project again and again, several things at a time, goes back to earlier contexts, rewrites steps, builds with
+// two state directories in turn, kills builds, and prunes in between. Every build is compared.
+func (r *Rig) RunSequences(ctx context.Context, s Sequences) (*Report, error) {
+	return r.each(ctx, s.Campaign, func(ctx context.Context, p *Project, row *Row) error {
+		c, err := r.newChecker(p, row)
+		if err != nil {
+			return err
+		}
+		defer c.remove()
+		first, err := Take(c.context)
+		if err != nil {
+			return err
+		}
+		// The name of a generated project holds its seed: it is all that is needed to do the same again.
+		q := &sequence{checker: c, rand: rand.New(rand.NewPCG(digest(p.Name), 4)), states: []State{first}, books: map[string]layerBook{}}
+		q.generator = &generator{Rand: q.rand, outputs: 1000}
+		if err := c.check(ctx, "nothing"); err != nil {
+			return err
+		}
+		for range s.Steps {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err := q.step(ctx); err != nil {
+				return fmt.Errorf("%s: %w", p.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// sequence is a project on its way.
+type sequence struct {
+	*checker
+	*generator
+	rand   *rand.Rand
+	states []State // that were built
+	books  map[string]layerBook
+}
+
+// step edits, does something to optbuild perhaps, builds and compares.
+func (q *sequence) step(ctx context.Context) error {
+	var did []string
+	q.report.Mutations++
+	switch {
+	case q.chance(20): // an earlier context, time stamps included
+		n := q.IntN(len(q.states))
+		if err := q.states[n].Put(q.context); err != nil {
+			return err
+		}
+		did = append(did, fmt.Sprintf("back to context %d", n))
+		if q.project.Times {
+			if err := beat(filepath.Join(q.context, q.project.Pulse)); err != nil {
+				return err
+			}
+		}
+	case q.chance(10):
+		d, err := q.rewriteStep()
+		if err != nil {
+			return err
+		}
+		did = append(did, d)
+		if q.project.Times {
+			if err := beat(filepath.Join(q.context, q.project.Pulse)); err != nil {
+				return err
+			}
+		}
+	default:
+		for range 1 + q.IntN(3) {
+			s, err := Take(q.context)
+			if err != nil {
+				return err
+			}
+			all := Mutations(q.project, s, q.Uint64())
+			m := all[q.IntN(len(all))]
+			if err := m.Apply(q.project, q.context); err != nil {
+				continue // what it is about is no longer as it was at first; half of it may be done
+			}
+			did = append(did, m.String())
+		}
+	}
+	s, err := Take(q.context)
+	if err != nil {
+		return err
+	}
+	if len(s) > large {
+		if err := q.states[0].Put(q.context); err != nil {
+			return err
+		}
+		did = []string{"back to context 0"}
+		s = q.states[0]
+	}
+	q.states = append(q.states, s)
+	if q.chance(40) {
+		q.other()
+		did = append(did, "other state directory")
+	}
+	o, ok := q.Product.(*Optbuild)
+	switch {
+	case !ok:
+	case q.chance(15):
+		engine, events := q.chance(50), 1+q.IntN(40)
+		killed, err := o.Kill(ctx, q.project, q.context, q.state, events, engine)
+		if err != nil {
+			return err
+		}
+		if killed {
+			q.report.Kills++
+		}
+		did = append(did, fmt.Sprintf("kill -9 after %d events (engine: %t)", events, engine))
+	case q.chance(8):
+		args := pick(q.generator, nil, []string{"-a"})
+		if err := o.Prune(ctx, q.state, args...); err != nil {
+			return err
+		}
+		q.report.Prunes++
+		did = append(did, "prune "+strings.Join(args, " "))
+	}
+	return q.check(ctx, strings.Join(did, "; "))
+}
+
+// other changes to the other state directory.
+func (q *sequence) other() {
+	q.books[q.state] = q.book
+	if s, ok := strings.CutSuffix(q.state, "2"); ok {
+		q.state = s
+	} else {
+		q.state += "2"
+	}
+	if q.book = q.books[q.state]; q.book == nil {
+		q.book = layerBook{}
+	}
+}
+
+// rewriteStep makes another RUN of one of the Dockerfile's.
+func (q *sequence) rewriteStep() (string, error) {
+	file := filepath.Join(q.context, "Dockerfile")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	lines := strings.Split(string(b), "\n")
+	var runs []int
+	for i, l := range lines {
+		if strings.HasPrefix(l, "RUN ") && !strings.Contains(l, "-nt") {
+			runs = append(runs, i)
+		}
+	}
+	if len(runs) == 0 {
+		return "no step to rewrite", nil
+	}
+	at := runs[q.IntN(len(runs))]
+	lines[at] = q.Run()
+	return fmt.Sprintf("line %d: %s", at+1, lines[at]), os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644)
+}
+
+func digest(s string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(s))
+	return h.Sum64()
+}

@@ -1,0 +1,188 @@
+package fuzzbuild
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// State is what a context holds at a time, by path relative to it; "." is the context itself.
+type State map[string]File
+
+// File is a path of a State.
+type File struct {
+	Mode    fs.FileMode
+	Content string // of a regular file, or the target of a symbolic link
+	Time    time.Time
+}
+
+// Take reads a context.
+func Take(dir string) (State, error) {
+	s := State{}
+	return s, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		f := File{Mode: fi.Mode(), Time: fi.ModTime()}
+		switch {
+		case fi.Mode().IsRegular():
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			f.Content = string(b)
+		case fi.Mode()&fs.ModeSymlink != 0:
+			if f.Content, err = os.Readlink(path); err != nil {
+				return err
+			}
+		case !fi.IsDir():
+			return fmt.Errorf("%s is neither a file, a directory nor a link", path)
+		}
+		s[rel] = f
+		return nil
+	})
+}
+
+// Put makes a context hold the state, time stamps included. What is so already is not touched.
+func (s State) Put(dir string) error {
+	now, err := Take(dir)
+	if err != nil {
+		return err
+	}
+	same := func(a, b File) bool { return a.Mode == b.Mode && a.Content == b.Content }
+	for _, p := range slices.Backward(slices.Sorted(maps.Keys(now))) {
+		want, ok := s[p]
+		if ok && (same(want, now[p]) || want.Mode.IsDir() && now[p].Mode.IsDir() || want.Mode.IsRegular() && now[p].Mode.IsRegular()) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, p)); err != nil {
+			return err
+		}
+		delete(now, p)
+	}
+	for _, p := range slices.Sorted(maps.Keys(s)) {
+		f, path := s[p], filepath.Join(dir, p)
+		if n, ok := now[p]; ok && same(f, n) {
+			continue
+		}
+		switch {
+		case f.Mode.IsDir():
+			err = os.Mkdir(path, 0o755)
+			if errors.Is(err, fs.ErrExist) {
+				err = nil
+			}
+		case f.Mode.IsRegular():
+			err = os.WriteFile(path, []byte(f.Content), 0o600)
+		default:
+			err = os.Symlink(f.Content, path)
+		}
+		if err == nil && f.Mode&fs.ModeSymlink == 0 {
+			err = os.Chmod(path, f.Mode)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, p := range slices.Backward(slices.Sorted(maps.Keys(s))) {
+		path := filepath.Join(dir, p)
+		fi, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		if fi.ModTime().Equal(s[p].Time) {
+			continue
+		}
+		if err := setTime(path, s[p].Time); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Key is a digest of all that counts in a clean build of a project: everything, or, if times is false, all but time stamps.
+func (s State) Key(times bool) string {
+	h := sha256.New()
+	for _, p := range slices.Sorted(maps.Keys(s)) {
+		f := s[p]
+		fmt.Fprintf(h, "%q %v %q", p, f.Mode, f.Content)
+		if times {
+			fmt.Fprintf(h, " %d", f.Time.UnixNano())
+		}
+		fmt.Fprintln(h)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// with is the state with what the cache of a COPY takes no notice of as it is in other: time stamps, and modes of directories.
+func (s State) with(other State, times, modes bool) State {
+	out := maps.Clone(s)
+	for p, f := range out {
+		o, ok := other[p]
+		if !ok {
+			continue
+		}
+		if times {
+			f.Time = o.Time
+		}
+		if modes && f.Mode.IsDir() && o.Mode.IsDir() {
+			f.Mode = o.Mode
+		}
+		out[p] = f
+	}
+	return out
+}
+
+// copyKey is the same for states for which the cache of a COPY has the same key.
+func (s State) copyKey() string {
+	out := maps.Clone(s)
+	for p, f := range out {
+		if f.Mode.IsDir() {
+			f.Mode = fs.ModeDir
+			out[p] = f
+		}
+	}
+	return out.Key(false)
+}
+
+// paths are those of one kind, in order, without the Dockerfile and the context itself.
+func (s State) paths(kind func(fs.FileMode) bool) []string {
+	var out []string
+	for _, p := range slices.Sorted(maps.Keys(s)) {
+		if p != "." && p != "Dockerfile" && kind(s[p].Mode) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (s State) files() []string { return s.paths(fs.FileMode.IsRegular) }
+func (s State) dirs() []string  { return s.paths(fs.FileMode.IsDir) }
+func (s State) links() []string {
+	return s.paths(func(m fs.FileMode) bool { return m&fs.ModeSymlink != 0 })
+}
+
+// setTime sets the time stamp of a file, of a link itself and not of what it leads to.
+func setTime(path string, t time.Time) error {
+	ts := []unix.Timespec{unix.NsecToTimespec(t.UnixNano()), unix.NsecToTimespec(t.UnixNano())}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &fs.PathError{Op: "set time of", Path: path, Err: err}
+	}
+	return nil
+}
