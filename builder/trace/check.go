@@ -108,6 +108,10 @@ func (w *walker) checkAttributes(e *Entry, since int64) (*Difference, int64, err
 		d.Kind, d.Was, d.Is = OwnerChanged, ownerText(e.UID, e.GID), ownerText(is.UID, is.GID)
 	case is.Modified != e.Modified && (is.Modified > since || e.Modified > since):
 		d.Kind = BecameNewer
+		if other, err := w.checkContent(e); other != nil || err != nil { // what people have to know
+			d = other
+			return d, is.Modified, err
+		}
 	default:
 		d = nil
 	}

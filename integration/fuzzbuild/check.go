@@ -177,10 +177,12 @@ func (c *checker) classify(ctx context.Context, s State, got *Outcome) (Kind, er
 	if compare(want, empty) != nil {
 		return Wrong, nil
 	}
+	dockerfile := s["Dockerfile"].Content
 	tried := map[string]bool{s.Key(true): true}
 	for _, b := range slices.Backward(c.history[:len(c.history)-1]) {
 		same := s.copyKey() == b.state.copyKey()
-		for _, other := range []State{s.with(b.state, true, true), s.with(b.state, false, true), s.with(b.state, true, false)} {
+		dirs := unchanged(dockerfile, s, b.state)
+		for _, other := range []State{s.with(b.state, true, dirs), s.with(b.state, false, dirs), s.with(b.state, true, nil)} {
 			kind := ByTime
 			if same || s.Key(false) != other.Key(false) {
 				kind = ByCache

@@ -274,7 +274,10 @@ func sameSize(content string) string {
 	if content == "" {
 		return "1"
 	}
-	return strings.Repeat("\n", len(content))
+	if other := strings.Repeat("#", len(content)); other != content {
+		return other
+	}
+	return strings.Repeat("~", len(content))
 }
 
 // grown is the content with a digit or a letter more.

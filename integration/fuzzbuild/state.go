@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -130,8 +131,8 @@ func (s State) Key(times bool) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// with is the state with what the cache of a COPY takes no notice of as it is in other: time stamps, and modes of directories.
-func (s State) with(other State, times, modes bool) State {
+// with is the state with what the cache of a COPY takes no notice of as it is in other: time stamps, and modes of the directories dirs.
+func (s State) with(other State, times bool, dirs map[string]bool) State {
 	out := maps.Clone(s)
 	for p, f := range out {
 		o, ok := other[p]
@@ -141,7 +142,7 @@ func (s State) with(other State, times, modes bool) State {
 		if times {
 			f.Time = o.Time
 		}
-		if modes && f.Mode.IsDir() && o.Mode.IsDir() {
+		if dirs[p] && f.Mode.IsDir() && o.Mode.IsDir() {
 			f.Mode = o.Mode
 		}
 		out[p] = f
@@ -159,6 +160,51 @@ func (s State) copyKey() string {
 		}
 	}
 	return out.Key(false)
+}
+
+// unchanged are the directories that some COPY of the Dockerfile brings without anything that its cache has a key for being different in the
+// two states. A COPY of everything, for one, brings none of them when any file of the context is another one.
+func unchanged(dockerfile string, a, b State) map[string]bool {
+	out := map[string]bool{}
+	add := func(a, b State) {
+		if a.copyKey() != b.copyKey() {
+			return
+		}
+		for p, f := range a {
+			if f.Mode.IsDir() {
+				out[p] = true
+			}
+		}
+	}
+	add(a, b)
+	for line := range strings.Lines(dockerfile) {
+		words := strings.Fields(line)
+		if len(words) == 0 || words[0] != "COPY" && words[0] != "ADD" || strings.Contains(line, "--from=") || strings.Contains(line, "<<") {
+			continue
+		}
+		sources := slices.DeleteFunc(words[1:len(words)-1], func(w string) bool { return strings.HasPrefix(w, "--") })
+		add(a.below(sources), b.below(sources))
+	}
+	return out
+}
+
+// below are the paths that match patterns, and what is below them.
+func (s State) below(patterns []string) State {
+	out := State{}
+	for p, f := range s {
+		for dir := p; ; dir = filepath.Dir(dir) {
+			if slices.ContainsFunc(patterns, func(pattern string) bool {
+				ok, err := filepath.Match(filepath.Clean(pattern), dir)
+				return ok && err == nil
+			}) {
+				out[p] = f
+			}
+			if dir == "." {
+				break
+			}
+		}
+	}
+	return out
 }
 
 // paths are those of one kind, in order, without the Dockerfile and the context itself.

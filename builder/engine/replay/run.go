@@ -22,8 +22,9 @@ import (
 // executor's error, as without us.
 func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
 	st := e.step
-	plain := func(unseen, reason string) (resourcestypes.Recorder, error) {
-		st.tell(ctx, outcome.Outcome{Result: outcome.Unwatched, Unseen: unseen, Reason: reason})
+	unwatched := func(o outcome.Outcome) (resourcestypes.Recorder, error) {
+		o.Result = outcome.Unwatched
+		st.tell(ctx, o)
 		return e.Executor.Run(ctx, id, root, mounts, process, started)
 	}
 	in, err := st.examine(ctx, mounts)
@@ -32,12 +33,12 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	case err == nothingCopied:
 		return e.Executor.Run(ctx, id, root, mounts, process, started)
 	case errors.As(err, &why):
-		return plain(string(why), "")
+		return unwatched(outcome.Outcome{Unseen: string(why)})
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:
 		logrus.WithError(err).Warnf("examine %s", st.name)
-		return plain("its inputs could not be examined", "")
+		return unwatched(outcome.Outcome{Unseen: "its inputs could not be examined"})
 	}
 	if st.r.debug.hash {
 		logrus.Infof("key of %s %x:%s", st.name, in.weak, in.record)
@@ -59,18 +60,18 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	}
 	if err := st.r.supported(); err != nil {
 		st.remember(in)
-		return plain(err.Error(), first(reasons))
+		return unwatched(outcome.Outcome{Unseen: err.Error(), Machine: true, Reason: first(reasons)})
 	}
 	slot := st.slot()
 	if st.r.traces.Skip(slot) && hit == nil {
 		st.remember(in)
-		return plain("it looked at nearly everything when it was watched last", first(reasons))
+		return unwatched(outcome.Outcome{Unseen: "it looked at nearly everything when it was watched last", Reason: first(reasons)})
 	}
 	w, err := st.watch(in)
 	if err != nil {
 		logrus.WithError(err).Warnf("watch %s", st.name)
 		st.remember(in)
-		return plain("it could not be: "+err.Error(), first(reasons))
+		return unwatched(outcome.Outcome{Unseen: "it could not be: " + err.Error(), Reason: first(reasons)})
 	}
 	begun := now()
 	rec, runErr := e.Executor.Run(w.context(ctx), id, root, w.mounts(mounts), process, started)
@@ -118,7 +119,7 @@ func (st *step) find(in *inputs) (*trace.Trace, []string) {
 	}
 	last, ok := st.r.traces.Last(st.slot())
 	if !ok {
-		return nil, []string{"first build"}
+		return nil, []string{outcome.FirstBuild}
 	}
 	if reasons = store.Changes(*last, in.record); len(reasons) > 0 {
 		return nil, reasons

@@ -130,7 +130,7 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 	in := &inputs{}
 	for i, l := range st.chain {
 		dir := root.Lower[i]
-		label := fmt.Sprintf("layer %d (%s)", len(st.chain)-i, l.name)
+		label := "the result of " + shortened(l.name)
 		if !l.copies {
 			limits := smallLayer
 			if l.exec {
@@ -157,11 +157,7 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 	}
 	below := "nothing"
 	if len(root.Lower) > len(st.chain) {
-		if d := root.Lower[len(st.chain)]; d.Shared != "" {
-			below = "stored " + d.Shared
-		} else {
-			below = "snapshot " + d.Number
-		}
+		below = "snapshot " + root.Lower[len(st.chain)].Number // with all that is below it, which a stored layer's id would not say
 	}
 	k.add("base", below)
 	if err := st.examineMounts(ctx, mounts, in, k); err != nil {
@@ -173,6 +169,16 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 	in.weak = k.sum()
 	in.record = k.record()
 	return in, nil
+}
+
+// shortened is the name of a step for labels and messages.
+func shortened(name string) string {
+	const most = 60 // characters
+	name = strings.Join(strings.Fields(name), " ")
+	if r := []rune(name); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return name
 }
 
 // smallLayer is how large a layer of a file operation may be to be known by its content: those of WORKDIR have a directory or two.

@@ -106,7 +106,7 @@ func (k *keeper) keep() (reasons []string, err error) {
 	all, this := filepath.Split(filepath.Dir(k.made.Directory)) // snapshots/N/fs
 	last := filepath.Join(all, filepath.Base(string(number)), "fs")
 	if len(number) == 0 {
-		reasons = []string{"first build"}
+		reasons = []string{outcome.FirstBuild}
 	} else if _, err := os.Lstat(last); err == nil {
 		c := copies{last: last, this: k.made.Directory}
 		if err := c.compare(); err != nil && !errors.Is(err, fs.ErrNotExist) { // the last one may be on its way out

@@ -3,6 +3,7 @@ package replay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -23,10 +24,11 @@ type watch struct {
 	root  string // directory of the mount points
 	paths []string
 	views []*view.View
+	used  []atomic.Bool // by the mounts of the step
 }
 
 func (st *step) watch(in *inputs) (w *watch, err error) {
-	w = &watch{in: in}
+	w = &watch{in: in, used: make([]atomic.Bool, len(in.watched))}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -57,6 +59,7 @@ func (w *watch) context(ctx context.Context) context.Context {
 			path := d.Path
 			if i := slices.IndexFunc(w.in.watched, func(x watched) bool { return x.dest == "" && x.dir == d.Path }); i >= 0 {
 				path = w.paths[i]
+				w.used[i].Store(true)
 			}
 			paths = append(paths, path)
 		}
@@ -74,7 +77,7 @@ func (w *watch) mounts(list []executor.Mount) []executor.Mount {
 		}
 		for j := range list {
 			if list[j].Dest == d.dest {
-				list[j].Src = bind(w.paths[i])
+				list[j].Src = bind{w.paths[i], &w.used[i]}
 			}
 		}
 	}
@@ -84,12 +87,15 @@ func (w *watch) mounts(list []executor.Mount) []executor.Mount {
 // closeTime bounds how long the end of a view is waited for: a view that does not end is detached.
 const closeTime = 10 * time.Second
 
-// close takes the views down and returns what was seen through each.
+// close takes the views down and returns what was seen through each. A view that no mount was made of has seen nothing and tells nothing: that is an error.
 func (w *watch) close() (seen [][]trace.Seen, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	var errs []error
-	for _, v := range w.views {
+	for i, v := range w.views {
+		if !w.used[i].Load() {
+			errs = append(errs, fmt.Errorf("the step was not run over the view of %s", w.in.watched[i].name))
+		}
 		errs = append(errs, v.Close(ctx))
 		s, err := v.Seen()
 		errs = append(errs, err)
@@ -105,9 +111,15 @@ func (w *watch) close() (seen [][]trace.Seen, err error) {
 }
 
 // bind is a directory that is mounted into a step read-only.
-type bind string
+type bind struct {
+	path string
+	used *atomic.Bool
+}
 
-func (b bind) Mount(context.Context, bool) (executor.MountableRef, error) { return bound(b), nil }
+func (b bind) Mount(context.Context, bool) (executor.MountableRef, error) {
+	b.used.Store(true)
+	return bound(b.path), nil
+}
 
 type bound string
 

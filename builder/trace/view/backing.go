@@ -18,7 +18,6 @@ import (
 // 2 µs for up to 512 KiB.
 type backing struct {
 	rootFD int
-	held   atomic.Int32 // descriptors in directory.fd, without the root's
 }
 
 // heldEverywhere counts the directories that all the views of this process hold open.

@@ -109,7 +109,22 @@ func Mount(dir, mountpoint string, o Options) (*View, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mount view of %s: %w", dir, err), v.Close(context.Background()))
 	}
+	v.readAhead()
 	return v, nil
+}
+
+// readAhead makes the kernel read ahead as much as one request can hold; its default for FUSE is 128 KiB. Only root outside of user
+// namespaces may do that; without it, reading large files takes more requests.
+func (v *View) readAhead() {
+	var st unix.Stat_t
+	if err := ignoringEINTR(func() error { return unix.Stat(v.mountpoint, &st) }); err != nil {
+		return // Seen will tell, if there is something wrong
+	}
+	knob := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if f, err := os.OpenFile(knob, os.O_WRONLY, 0); err == nil {
+		fmt.Fprint(f, readBytes>>10)
+		f.Close()
+	}
 }
 
 // reservedName is answered for by go-fuse, with a file that isn't there, when it is looked up in a view's root.
@@ -136,7 +151,6 @@ func mountOptions(v *View) *fuse.MountOptions {
 		MaxWrite:                 readBytes, // it is the option max_read, too
 		MaxReadAhead:             readBytes,
 		MaxBackground:            64,
-		ExtraCapabilities:        fuse.CAP_ASYNC_DIO,
 		// NO_OPEN: the kernel would stop asking. PASSTHROUGH: it would count the view as a file system on top of another one, which
 		// leaves one level less for an overlay in the overlay.
 		DisabledCapabilities: fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_PASSTHROUGH,
