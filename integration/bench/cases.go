@@ -25,6 +25,11 @@ type one struct {
 	name        string
 	ours, stock side
 	noStock     bool
+	against     string                      // what stock's side is, if it is not stock BuildKit
+	prepare     func(context.Context) error // makes what only this case needs; may be nil. A skipped error is a reason not to run it
+	// inside, if it is set, is measured in place of ours: something that takes less than a command does.
+	inside      func(context.Context) (time.Duration, error)
+	processor   bool    // measure processor time, of the command and all of its descendants
 	bound       float64 // of the ratio of times; without stock, of milliseconds
 	memory      bool    // measure peak memory, too
 	memoryBound float64
@@ -32,13 +37,13 @@ type one struct {
 }
 
 // cases is the table. Names are kept: results are compared over time.
-func cases(ctx context.Context, b *bench) ([]one, error) {
+func cases(ctx context.Context, b *bench) ([]*one, error) {
 	root := filepath.Join(b.Dir, "optbuild")
 	app, err := b.copyApp("app")
 	if err != nil {
 		return nil, err
 	}
-	list := []one{
+	list := []*one{
 		{
 			name: "help", noStock: true, bound: 15,
 			ours: side{command: func() *exec.Cmd { return exec.Command(b.Optbuild, "--help") }},
@@ -69,12 +74,12 @@ func cases(ctx context.Context, b *bench) ([]one, error) {
 			}
 		}))
 	}
-	return list, nil
+	return append(list, b.replayCases()...), nil
 }
 
 // build is a case that builds the app with both and pushes it.
-func (b *bench) build(name, app, root, user string, adjust func(*one)) one {
-	c := one{
+func (b *bench) build(name, app, root, user string, adjust func(*one)) *one {
+	c := &one{
 		name: name,
 		ours: side{command: func() *exec.Cmd {
 			return b.optbuildAs(user, root, "build", "--progress=plain", "--push", "-t", b.registry+"/app:ours", app)
@@ -87,7 +92,7 @@ func (b *bench) build(name, app, root, user string, adjust func(*one)) one {
 			also: func() []int { return []int{b.daemon.Process.Pid} },
 		},
 	}
-	adjust(&c)
+	adjust(c)
 	return c
 }
 
@@ -105,8 +110,26 @@ func (b *bench) copyApp(as string) (string, error) {
 	return dir, os.WriteFile(file, bytes.ReplaceAll(text, []byte("REGISTRY"), []byte(b.registry)), 0o644)
 }
 
+// timed measures a side once.
+func (c *one) timed(ctx context.Context, s side) (took time.Duration, peak int64, err error) {
+	if c.inside != nil {
+		took, err = c.inside(ctx)
+		return took, 0, err
+	}
+	took, used, peak, err := timed(s, c.memory)
+	if c.processor {
+		took = used
+	}
+	return took, peak, err
+}
+
 // measure runs a case, both sides in turn, after one run of each that does not count.
-func (b *bench) measure(ctx context.Context, c one) ([]Result, error) {
+func (b *bench) measure(ctx context.Context, c *one) ([]Result, error) {
+	if c.prepare != nil {
+		if err := c.prepare(ctx); err != nil {
+			return nil, err
+		}
+	}
 	runs := b.Runs
 	if c.long {
 		runs = max(3, runs/3)
@@ -133,7 +156,7 @@ func (b *bench) measure(ctx context.Context, c one) ([]Result, error) {
 					return nil, err
 				}
 			}
-			t, peak, err := timed(s, c.memory)
+			t, peak, err := c.timed(ctx, s)
 			if err != nil {
 				return nil, err
 			}
@@ -143,26 +166,32 @@ func (b *bench) measure(ctx context.Context, c one) ([]Result, error) {
 			}
 		}
 	}
-	out := []Result{summarise(c.name, "ms", times[0], times[1], c.bound)}
+	unit := "ms"
+	if c.processor {
+		unit = "ms of CPU"
+	}
+	out := []Result{summarise(c.name, unit, times[0], times[1], c.bound)}
+	out[0].Against = c.against
 	if c.memory {
 		out = append(out, summarise(c.name+", peak memory", "MiB", peaks[0], peaks[1], c.memoryBound))
 	}
 	return out, nil
 }
 
-// timed runs a side's command and returns how long it took and, if asked for, the peak memory of its processes in bytes.
-func timed(s side, memory bool) (time.Duration, int64, error) {
+// timed runs a side's command and returns how long it took, the processor time that it and its descendants used, and, if asked for, the peak
+// memory of its processes in bytes. A command waits for all of its descendants: steps are children of runc, runc of the engine.
+func timed(s side, memory bool) (took, used time.Duration, peakBytes int64, err error) {
 	c := s.command()
 	out, err := os.CreateTemp("", "bench-*.log")
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
 	c.Stdout, c.Stderr = out, out
 	begin := time.Now()
 	if err := c.Start(); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	var peak <-chan int64
 	done := make(chan struct{})
@@ -174,14 +203,15 @@ func timed(s side, memory bool) (time.Duration, int64, error) {
 		peak = watchMemory(pids, done)
 	}
 	err = c.Wait()
-	took := time.Since(begin)
+	took = time.Since(begin)
 	close(done)
 	if err != nil {
 		log, _ := os.ReadFile(out.Name())
-		return 0, 0, fmt.Errorf("%s: %w\n%s", filepath.Base(c.Path), err, log)
+		return 0, 0, 0, fmt.Errorf("%s: %w\n%s", filepath.Base(c.Path), err, log)
 	}
-	if peak == nil {
-		return took, 0, nil
+	used = c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+	if peak != nil {
+		peakBytes = <-peak
 	}
-	return took, <-peak, nil
+	return took, used, peakBytes, nil
 }

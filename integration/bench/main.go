@@ -7,6 +7,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,12 +54,16 @@ type Result struct {
 	Unit     string  `json:"unit"`
 	Optbuild float64 `json:"optbuild"` // median
 	Stock    float64 `json:"stock"`    // median; 0 where there is nothing to compare with
-	Ratio    float64 `json:"ratio"`    // Optbuild / Stock
+	// Against is what Stock is the median of; "" is the same build with stock BuildKit. "by hand" is a Dockerfile that an expert wrote, with
+	// stock BuildKit; "unwatched" optbuild without watching steps.
+	Against string  `json:"against,omitempty"`
+	Ratio   float64 `json:"ratio"` // Optbuild / Stock
 	// Bound is the largest ratio (without Stock: value) that the project allows; 0 means none.
 	Bound float64 `json:"bound,omitempty"`
 	Runs  int     `json:"runs"`
 	// Spread is the distance of the quartiles of the ratios of neighbouring runs: how far to trust Ratio.
 	Spread float64 `json:"spread"`
+	Worst  float64 `json:"worst,omitempty"` // the largest of those ratios
 }
 
 func run(ctx context.Context, o options, only, file string) error {
@@ -85,8 +90,16 @@ func run(ctx context.Context, o options, only, file string) error {
 		}
 		fmt.Fprintf(os.Stderr, "%s …\n", c.name)
 		r, err := b.measure(ctx, c)
+		var why skipped
+		if errors.As(err, &why) {
+			fmt.Fprintf(os.Stderr, "  skipped: %s\n", why)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		for _, r := range r {
+			fmt.Fprintf(os.Stderr, "  %s\n", r)
 		}
 		results = append(results, r...)
 	}
@@ -104,21 +117,37 @@ func run(ctx context.Context, o options, only, file string) error {
 	return os.WriteFile(file, append(out, '\n'), 0o644)
 }
 
+// String is the row as one line, for those who wait.
+func (r Result) String() string {
+	if r.Stock == 0 {
+		return fmt.Sprintf("%s: %.2f %s %s", r.Case, r.Optbuild, r.Unit, r.bound())
+	}
+	return fmt.Sprintf("%s: %.1f %s, %s %.1f: ratio %.2f %s", r.Case, r.Optbuild, r.Unit, cmp.Or(r.Against, "stock"), r.Stock, r.Ratio, r.bound())
+}
+
+// bound says what the row is held to, and whether that was missed.
+func (r Result) bound() string {
+	if r.Bound == 0 {
+		return ""
+	}
+	bound := fmt.Sprintf("≤ %.3g", r.Bound)
+	if r.Stock > 0 && r.Ratio > r.Bound || r.Stock == 0 && r.Optbuild > r.Bound {
+		bound += " missed"
+	}
+	return bound
+}
+
 func printTable(results []Result) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "case\toptbuild\tstock\tunit\tratio\t±\tbound\truns\t")
+	fmt.Fprintln(w, "case\toptbuild\tother\tunit\tagainst\tratio\t±\tworst\tbound\truns\t")
 	for _, r := range results {
-		ratio, stock, bound := "", "", ""
+		ratio, worst, other, against := "", "", "", ""
 		if r.Stock > 0 {
-			ratio, stock = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.1f", r.Stock)
+			ratio, worst, other = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.2f", r.Worst), fmt.Sprintf("%.1f", r.Stock)
+			against = cmp.Or(r.Against, "stock")
 		}
-		if r.Bound > 0 {
-			bound = fmt.Sprintf("≤ %.2g", r.Bound)
-			if value := r.Ratio; r.Stock > 0 && value > r.Bound || r.Stock == 0 && r.Optbuild > r.Bound {
-				bound += " missed"
-			}
-		}
-		fmt.Fprintf(w, "%s\t%.1f\t%s\t%s\t%s\t%.2f\t%s\t%d\t\n", r.Case, r.Optbuild, stock, r.Unit, ratio, r.Spread/2, bound, r.Runs)
+		fmt.Fprintf(w, "%s\t%.1f\t%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%d\t\n",
+			r.Case, r.Optbuild, other, r.Unit, against, ratio, r.Spread/2, worst, r.bound(), r.Runs)
 	}
 	w.Flush()
 }
@@ -136,7 +165,7 @@ func summarise(name, unit string, ours, stock []float64, bound float64) Result {
 	for i := range ours {
 		pairs = append(pairs, ours[i]/stock[i])
 	}
-	r.Spread = quantile(pairs, 0.75) - quantile(pairs, 0.25)
+	r.Spread, r.Worst = quantile(pairs, 0.75)-quantile(pairs, 0.25), slices.Max(pairs)
 	return r
 }
 

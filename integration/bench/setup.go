@@ -27,10 +27,11 @@ type bench struct {
 	address  string // of buildkitd
 	undo     []func()
 	serial   int
+	pushed   map[string]bool // base images with tools, by name
 }
 
 func setUp(ctx context.Context, o options) (_ *bench, err error) {
-	b := &bench{options: o}
+	b := &bench{options: o, pushed: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			b.close()

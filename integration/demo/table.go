@@ -40,6 +40,7 @@ func thousands(n int64) string {
 var (
 	stepName = regexp.MustCompile(`(?m)^#(\d+) (\[.*?(\d+)/\d+\] .*)$`)
 	stepEnd  = regexp.MustCompile(`(?m)^#(\d+) (CACHED|DONE .*)$`)
+	replayed = regexp.MustCompile(`(?m)^#(\d+) [\d.]+ replayed: nothing that it read has changed$`)
 )
 
 // steps picks the Dockerfile's steps out of a plain progress display, each with what it came to.
@@ -47,6 +48,11 @@ func steps(progress string) string {
 	ends := map[string]string{}
 	for _, m := range stepEnd.FindAllStringSubmatch(progress, -1) {
 		ends[m[1]] = m[2] // a step may end more than once; the last is the whole
+	}
+	for _, m := range replayed.FindAllStringSubmatch(progress, -1) {
+		if _, ok := ends[m[1]]; ok {
+			ends[m[1]] = "REPLAYED"
+		}
 	}
 	lines := map[int]string{}
 	for _, m := range stepName.FindAllStringSubmatch(progress, -1) {

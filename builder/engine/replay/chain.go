@@ -13,6 +13,7 @@ type link struct {
 	name   string // of the vertex
 	exec   bool   // a RUN; else a file operation: COPY, ADD, WORKDIR
 	copies bool   // it copies from the build's context
+	caches bool   // a RUN that has cache mounts: what it made may lie there, for the RUNs above it
 }
 
 // chainOf returns the steps that made the root file system of an exec, topmost first, down to the lowest one that copies from the context; nil when
@@ -37,6 +38,9 @@ func chainOf(v solver.Vertex, root int64) (links []link) {
 			for _, m := range o.Exec.Mounts {
 				if m.Output == int64(edge.Index) {
 					parent = m.Input
+				}
+				if m.MountType == pb.MountType_CACHE {
+					l.caches = true
 				}
 			}
 		default:

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -131,7 +132,7 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 	for i, l := range st.chain {
 		dir := root.Lower[i]
 		label := "the result of " + shortened(l.name)
-		if !l.copies {
+		if !l.copies && !l.caches {
 			limits := smallLayer
 			if l.exec {
 				limits = emptyLayer
@@ -181,17 +182,36 @@ func shortened(name string) string {
 	return name
 }
 
+// identity names directories that lie on each other. A snapshot never changes its parents, so its number stands for all that is below it. A stored layer's id
+// does not: images that were built here may have it on different COPYs.
+func identity(lower []snapshot.Directory) string {
+	var names []string
+	for _, d := range lower {
+		if d.Shared == "" {
+			return strings.Join(append(names, "snapshot "+d.Number), " on ")
+		}
+		names = append(names, "stored "+d.Shared)
+	}
+	return strings.Join(append(names, "nothing"), " on ")
+}
+
 // smallLayer is how large a layer of a file operation may be to be known by its content: those of WORKDIR have a directory or two.
 var smallLayer = trace.Limits{Entries: 64, Bytes: 1 << 20}
 
 // emptyLayer is what a RUN leaves that only looks: tests, a linter. It is known by its content, so that what comes after such a step does not run again because the
-// step did. A layer with files is not: they have new times, and what was made from them would look older.
+// step did. A layer with files is not: they have new times, and what was made from them would look older. Nor is that of a step with cache mounts, which may have
+// left there what the next one takes.
 var emptyLayer = trace.Limits{}
 
 // checkMounts refuses mounts that could carry something from the step into another one, or that are made for it alone.
 func (st *step) checkMounts() error {
 	outputs := 0
+	places := map[string]bool{}
 	for _, m := range st.op.Mounts {
+		if places[path.Clean(m.Dest)] {
+			return unwatchable("two of its mounts have the same place, " + m.Dest)
+		}
+		places[path.Clean(m.Dest)] = true
 		if m.Output != int64(pb.SkipOutput) {
 			outputs++
 			if m.Dest != pb.RootMount || m.Readonly {

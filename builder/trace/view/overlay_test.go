@@ -32,6 +32,17 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
+// TestOverlayOlderKernel does so without the system calls for extended attributes that came with Linux 6.13.
+func TestOverlayOlderKernel(t *testing.T) {
+	needMounts(t)
+	before := noXattrAt.Swap(true)
+	defer noXattrAt.Store(before)
+	top, middle, base := oddLayers(t)
+	plain := overlay(t, []layer{{Dir: top}, {Dir: middle}, {Dir: base}})
+	viewed := overlay(t, []layer{{Dir: top, Watched: true}, {Dir: middle}, {Dir: base, Watched: true}})
+	compareTrees(t, picture(t, plain.Merged), picture(t, viewed.Merged))
+}
+
 // TestOverlayChanges makes the same changes in an overlay with and in one without views, and compares the upper directories.
 func TestOverlayChanges(t *testing.T) {
 	needMounts(t)

@@ -19,6 +19,7 @@ var torture = []struct {
 	Reason string // why nothing is seen of it
 }{
 	{Access: "open_file", Sees: sees{"f": read}},
+	{Access: "open_after_stat", Sees: sees{"f": read}},
 	{Access: "open_only", Sees: sees{"f": read}},
 	{Access: "open_relative", Sees: sees{"f": read}},
 	{Access: "open_below_path_fd", Sees: sees{"f": read}},
@@ -89,6 +90,7 @@ var torture = []struct {
 	{Access: "missing_unlink", Sees: sees{"m": absent}},
 	{Access: "missing_rename", Sees: sees{"m": absent}}, // "n" is not asked for any more
 	{Access: "missing_socket", Sees: sees{"m": absent}},
+	{Access: "missing_then_made", Sees: sees{"m": absent}},
 	{Access: "missing_case", Sees: sees{"F": absent}},
 	{Access: "too_long", Reason: "no layer has a name that long: overlayfs refuses it without asking"},
 
@@ -113,6 +115,7 @@ var torture = []struct {
 	{Access: "getdents64_directory", Sees: sees{"d": listed}},
 	{Access: "getdents_directory", Sees: sees{"d": listed}},
 	{Access: "getdents_below", Sees: sees{"d": listed}},
+	{Access: "getdents_then_stat", Sees: sees{"d": listed, "d/a": looked}},
 	{Access: "getdents_mixed", Sees: sees{"d": listed, "d/new": absent}},
 	{Access: "rmdir_empty", Sees: sees{"e": listed}},
 	{Access: "rmdir_full", Sees: sees{"d": listed}},

@@ -38,7 +38,7 @@ type tree struct {
 	root      *node
 	order     *atomic.Uint32
 	absent    atomic.Int64
-	maxAbsent int64
+	maxAbsent atomic.Int64
 	full      atomic.Bool // names are missing in the record
 
 	mu    sync.RWMutex
@@ -54,7 +54,9 @@ const rootID = 1 // FUSE_ROOT_ID
 func newTree(order *atomic.Uint32) *tree {
 	root := &node{name: ".", dir: &directory{}, id: rootID, ino: rootID, kind: typeDirectory, order: order.Add(1)}
 	root.seen.Store(uint32(trace.Looked)) // whoever mounts an overlay on it does
-	return &tree{root: root, order: order, maxAbsent: maxAbsent, nodes: []*node{nil, root}}
+	t := &tree{root: root, order: order, nodes: []*node{nil, root}}
+	t.maxAbsent.Store(maxAbsent)
+	return t
 }
 
 // node returns the node that the kernel calls id; nil when it has no such name for one.
@@ -76,7 +78,7 @@ func (t *tree) lookedUp(parent *node, name string, kind uint32) (n *node, ok boo
 	if n := d.children[name]; n != nil {
 		return n, n.kind == kind
 	}
-	if kind == 0 && t.absent.Add(1) > t.maxAbsent {
+	if kind == 0 && t.absent.Add(1) > t.maxAbsent.Load() {
 		t.full.Store(true)
 		return nil, true
 	}

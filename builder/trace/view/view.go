@@ -171,7 +171,7 @@ func (v *View) Seen() ([]trace.Seen, error) {
 	err := v.broken
 	v.mu.Unlock()
 	if err == nil && v.tree.full.Load() {
-		err = fmt.Errorf("more than %d missing names were looked up", v.tree.maxAbsent)
+		err = fmt.Errorf("more than %d missing names were looked up", v.tree.maxAbsent.Load())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("record of view at %s: %w", v.mountpoint, err)

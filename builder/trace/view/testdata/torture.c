@@ -87,6 +87,7 @@ static void list(int fd, long call) {
 
 // open and its relatives
 ACCESS(open_file) { content(opened(p("f"), O_RDONLY)); }
+ACCESS(open_after_stat) { struct stat st; MUST(stat(p("f"), &st)); content(opened(p("f"), O_RDONLY)); }
 ACCESS(open_only) { opened(p("f"), O_RDONLY); }
 ACCESS(open_relative) { content(MUST(openat(here(O_RDONLY), "f", O_RDONLY))); }
 ACCESS(open_below_path_fd) { content(MUST(openat(here(O_PATH), "f", O_RDONLY))); }
@@ -188,6 +189,7 @@ ACCESS(missing_socket) {
 	strcpy(a.sun_path, "m");
 	FAILS(connect(MUST(socket(AF_UNIX, SOCK_STREAM, 0)), (void *)&a, sizeof a), ENOENT);
 }
+ACCESS(missing_then_made) { struct stat st; FAILS(stat(p("m"), &st), ENOENT); close(opened(p("m"), O_WRONLY | O_CREAT)); MUST(stat(p("m"), &st)); }
 ACCESS(missing_case) { struct stat st; FAILS(stat(p("F"), &st), ENOENT); }
 ACCESS(too_long) { char b[512]; memset(b, 'n', 300); b[300] = 0; struct stat st; FAILS(stat(p(b), &st), ENAMETOOLONG); }
 
@@ -259,6 +261,7 @@ ACCESS(getdents64_directory) { list(opened(p("d"), O_RDONLY), SYS_getdents64); }
 ACCESS(getdents_directory) { list(opened(p("d"), O_RDONLY), SYS_getdents); }
 #endif
 ACCESS(getdents_below) { list(MUST(openat(here(O_PATH), "d", O_RDONLY | O_DIRECTORY)), SYS_getdents64); }
+ACCESS(getdents_then_stat) { struct stat st; list(opened(p("d"), O_RDONLY), SYS_getdents64); MUST(stat(p("d/a"), &st)); }
 ACCESS(getdents_mixed) { close(opened(p("d/new"), O_WRONLY | O_CREAT)); list(opened(p("d"), O_RDONLY), SYS_getdents64); }
 ACCESS(rmdir_empty) { MUST(rmdir(p("e"))); }
 ACCESS(rmdir_full) { FAILS(rmdir(p("d")), ENOTEMPTY); }

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+)
+
+// replayCases are about steps that are watched and replayed. Each makes its project when its turn comes.
+func (b *bench) replayCases() []*one {
+	npm, golang, apt := b.once(npmProject), b.once(goProject), b.once(aptProject)
+	compile, looking := b.once(makeProject), b.once(lookingProject)
+	large, small := b.once(installedProject(30_000)), b.once(installedProject(100))
+	return []*one{
+		// What being watched costs: processor time of everything that the command starts, the step's own work among it.
+		b.watched("replay-watched npm ci", npm, 1.1),
+		b.watched("replay-watched go build", golang, 1.1),
+		b.watched("replay-watched apt-get install", apt, 1.1),
+		b.watched("replay-watched make", compile, 1.1),
+		b.watched("replay-watched grep -r", looking, 3), // 7,000 small files and nothing else: the worst there is
+
+		// One source file changed: the naive Dockerfile against the expert's, and against itself.
+		b.edited("replay-npm", npm, "by hand", 1),
+		b.edited("replay-npm", npm, "stock", 0.2),
+		b.edited("replay-go", golang, "by hand", 1),
+		b.edited("replay-go", golang, "stock", 0.2),
+		b.edited("replay-apt", apt, "by hand", 1),
+		b.edited("replay-apt", apt, "stock", 0.2),
+		b.edited("replay-make", compile, "stock", 1.05),
+		b.edited("replay-nothing", looking, "stock", 1.05),
+
+		b.lookup("replay-lookup of 100 observations", 100, 1),
+		b.lookup("replay-lookup of 10,000 observations", 10_000, 50),
+		b.materialise("replay-alias of 30,000 files", 5),
+		// The same from outside: a step runs on top of what was replayed, 30,000 files or 100.
+		func() *one {
+			c := b.edited("replay-on-top of 30,000 files", large, "100 files", 0)
+			c.stock = b.edit(small, b.replayRoot(), true)
+			c.prepare = both(c.prepare, small.make)
+			return c
+		}(),
+	}
+}
+
+// lazily is a project that is made once, when the first case that is run needs it.
+type lazily struct {
+	*project
+	make func(context.Context) error
+}
+
+func (b *bench) once(generate func(context.Context, *bench) (*project, error)) *lazily {
+	var l lazily
+	var err error
+	l.make = func(ctx context.Context) error {
+		if l.project == nil && err == nil {
+			l.project, err = generate(ctx, b)
+		}
+		return err
+	}
+	return &l
+}
+
+func both(f, g func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := f(ctx); err != nil {
+			return err
+		}
+		return g(ctx)
+	}
+}
+
+func (b *bench) replayRoot() string { return filepath.Join(b.Dir, "replay") }
+
+// watched runs a step afresh each time, watched and not. Cache mounts are off, so that it has all of its work to do.
+func (b *bench) watched(name string, p *lazily, bound float64) *one {
+	run := func(disabled string) side {
+		return side{command: func() *exec.Cmd {
+			return b.optbuildAs("", b.replayRoot(), "build", "--progress=plain", "--optimize-disable="+disabled, "-o", "type=cacheonly",
+				"-f", p.fresh, "--build-arg", "STAMP="+b.next("stamp"), p.dir)
+		}}
+	}
+	return &one{
+		name: name, prepare: p.make, against: "unwatched", bound: bound, long: true, processor: true,
+		ours: run("cache-mounts"), stock: run("cache-mounts,watch-inputs"),
+	}
+}
+
+// edited builds after one source file changed: the naive Dockerfile with optbuild, and with stock either the one by hand or the naive one.
+func (b *bench) edited(name string, p *lazily, against string, bound float64) *one {
+	return &one{
+		name: name + ", one changed file", prepare: p.make, against: against, bound: bound, long: true,
+		ours: b.edit(p, b.replayRoot(), true), stock: b.edit(p, "", against != "by hand"),
+	}
+}
+
+// edit is one side of edited: optbuild with a state directory, or stock without.
+func (b *bench) edit(p *lazily, root string, naive bool) side {
+	dockerfile := func() string {
+		if naive {
+			return p.naive
+		}
+		return p.byHand
+	}
+	s := side{ready: func() error { return p.change() }}
+	if root != "" {
+		s.command = func() *exec.Cmd {
+			return b.optbuildAs("", root, "build", "--progress=plain", "--push", "-t", b.registry+"/project:ours", "-f", dockerfile(), p.dir)
+		}
+		return s
+	}
+	s.command = func() *exec.Cmd {
+		file := dockerfile()
+		return b.buildctl("build", "--progress=plain", "--frontend=dockerfile.v0", "--local=context="+p.dir, "--local=dockerfile="+filepath.Dir(file),
+			"--opt=filename="+filepath.Base(file), "--output=type=image,push=true,name="+b.registry+"/project:stock")
+	}
+	return s
+}
