@@ -112,9 +112,11 @@ func (m *mutator) file(f, other string) {
 	if was.Mode.Perm()&0o111 != 0 {
 		mode = 0o644
 	}
-	m.add(fmt.Sprintf("chmod-%o", mode), f, func(path string) error { return os.Chmod(path, mode) })
-	m.add("chmod-664", f, func(path string) error { return os.Chmod(path, 0o664) })
-	m.add("chmod-600", f, func(path string) error { return os.Chmod(path, 0o600) })
+	for _, mode := range []fs.FileMode{mode, 0o664, 0o600} {
+		if mode != was.Mode.Perm() {
+			m.add(fmt.Sprintf("chmod-%o", mode), f, func(path string) error { return os.Chmod(path, mode) })
+		}
+	}
 	m.add("to-directory", f, func(path string) error { return instead(path, func() error { return os.Mkdir(path, 0o755) }) })
 	m.add("to-link", f, func(path string) error {
 		target, err := filepath.Rel(filepath.Dir(f), other)
@@ -169,6 +171,9 @@ func (m *mutator) directory(d string) {
 		return
 	}
 	for _, mode := range []fs.FileMode{0o700, 0o777} {
+		if mode == m.state[d].Mode.Perm() {
+			continue
+		}
 		m.add(fmt.Sprintf("chmod-%o", mode), d, func(path string) error { return os.Chmod(path, mode) })
 		m.out[len(m.out)-1].Pulse = m.pulse // else the key of a COPY is the same
 	}

@@ -31,11 +31,13 @@ type step struct {
 	vertex   string
 	op       *pb.ExecOp
 	platform string
-	project  string
-	args     []string // names of the build arguments that it is given
-	noCache  bool
-	chain    []link // of the root file system, see chainOf
-	digest   func(context.Context) (string, error)
+	// architecture is empty for the machine's own.
+	architecture string
+	project      string
+	args         []string // names of the build arguments that it is given
+	noCache      bool
+	chain        []link // of the root file system, see chainOf
+	digest       func(context.Context) (string, error)
 
 	refuses error // why it can't be watched, as far as its mounts tell
 
@@ -56,6 +58,7 @@ func newStep(r *Replayer, v solver.Vertex, op *pb.ExecOp, platform *pb.Platform,
 		noCache: v.Options().IgnoreCache,
 	}
 	if platform != nil {
+		st.architecture = platform.Architecture
 		st.platform = platforms.FormatAll(ocispecs.Platform{
 			OS: platform.OS, Architecture: platform.Architecture, Variant: platform.Variant, OSVersion: platform.OSVersion, OSFeatures: platform.OSFeatures,
 		})
@@ -112,6 +115,8 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 		return m.Dest != pb.RootMount && m.MountType == pb.MountType_BIND && m.Input >= 0
 	}):
 		return nil, nothingCopied
+	case slices.Contains(narrow, st.architecture):
+		return nil, unwatchable("it is of a 32-bit architecture")
 	case st.op.Security == pb.SecurityMode_INSECURE:
 		return nil, unwatchable("it has the security of the host")
 	case st.refuses != nil:
@@ -156,11 +161,7 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 			in.watched = append(in.watched, watched{dir: dir.Path, name: l.name})
 		}
 	}
-	below := "nothing"
-	if len(root.Lower) > len(st.chain) {
-		below = "snapshot " + root.Lower[len(st.chain)].Number // with all that is below it, which a stored layer's id would not say
-	}
-	k.add("base", below)
+	k.add("base", identity(root.Lower[len(st.chain):]))
 	if err := st.examineMounts(ctx, mounts, in, k); err != nil {
 		return nil, err
 	}
@@ -194,6 +195,9 @@ func identity(lower []snapshot.Directory) string {
 	}
 	return strings.Join(append(names, "nothing"), " on ")
 }
+
+// narrow are architectures whose older programs can't be told the inode numbers that files have in an overlay of views: they have 64 bits.
+var narrow = []string{"386", "arm", "mips", "mipsle", "ppc"}
 
 // smallLayer is how large a layer of a file operation may be to be known by its content: those of WORKDIR have a directory or two.
 var smallLayer = trace.Limits{Entries: 64, Bytes: 1 << 20}

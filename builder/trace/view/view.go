@@ -83,7 +83,7 @@ func Mount(dir, mountpoint string, o Options) (*View, error) {
 		o.Order = new(atomic.Uint32)
 	}
 	v := &View{mountpoint: mountpoint, modified: o.Modified, tree: newTree(o.Order), files: files, done: make(chan struct{})}
-	// Whoever mounts an overlay on the view looks at its root, and go-fuse answers for one name by itself (see there).
+	// Whoever mounts an overlay on the view looks at its root, and go-fuse answers for one name by itself: see reservedName.
 	if _, err := files.stat(v.tree.root, reservedName); !errors.Is(err, unix.ENOENT) {
 		files.close(v.tree.root)
 		return nil, fmt.Errorf("mount view of %s: it has a file %s: %w", dir, reservedName, unix.EEXIST)
@@ -91,6 +91,9 @@ func Mount(dir, mountpoint string, o Options) (*View, error) {
 	v.server, err = fuse.NewServer(newFileSystem(v), mountpoint, mountOptions(v))
 	if err != nil {
 		files.close(v.tree.root)
+		if strings.HasPrefix(err.Error(), "init:") { // go-fuse leaves the mount behind when it can't come to terms with the kernel
+			unix.Unmount(mountpoint, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+		}
 		return nil, fmt.Errorf("mount view of %s at %s: %w", dir, mountpoint, err)
 	}
 	go func() {

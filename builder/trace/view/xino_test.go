@@ -32,7 +32,8 @@ func TestXino(t *testing.T) {
 		`cp base2/c c; test base2/c -ef c || echo two files; test c -ef ./c && echo one file`,
 	}
 	if git {
-		script = append([]string{`git -C repository -c safe.directory='*' status --porcelain; git -C repository -c safe.directory='*' log --oneline`}, script...)
+		const inIt = "git -C repository -c safe.directory='*' "
+		script = append([]string{inIt + "status --porcelain", inIt + "log --oneline"}, script...)
 	}
 	var outs [2]string
 	for i, watched := range []bool{false, true} {

@@ -140,7 +140,11 @@ ACCESS(access_exists) { MUST(access(p("f"), F_OK)); }
 ACCESS(faccessat_file) { MUST(syscall(SYS_faccessat, here(O_PATH), "f", R_OK)); }
 ACCESS(faccessat2_effective) { MUST(syscall(439 /* faccessat2 */, here(O_PATH), "f", R_OK, AT_EACCESS)); }
 ACCESS(statfs_file) { struct statfs st; MUST(statfs(p("f"), &st)); }
-ACCESS(file_getattr) { char b[64] = {0}; long r = syscall(468, AT_FDCWD, p("f"), b, 24UL, 0); if (r < 0 && errno != ENOTTY && errno != EINVAL) MUST(r); }
+ACCESS(file_getattr) {
+	char b[64] = {0};
+	long r = syscall(468, AT_FDCWD, p("f"), b, 24UL, 0);
+	if (r < 0 && errno != ENOTTY && errno != EINVAL) MUST(r);
+}
 ACCESS(get_flags) { long flags; long r = syscall(SYS_ioctl, opened(p("f"), O_RDONLY), 0x80086601, &flags); if (r < 0) NEED(errno == ENOTTY); }
 ACCESS(seek_hole) { NEED(lseek(opened(p("f"), O_RDONLY), 0, SEEK_HOLE) == 8); }
 
@@ -189,7 +193,12 @@ ACCESS(missing_socket) {
 	strcpy(a.sun_path, "m");
 	FAILS(connect(MUST(socket(AF_UNIX, SOCK_STREAM, 0)), (void *)&a, sizeof a), ENOENT);
 }
-ACCESS(missing_then_made) { struct stat st; FAILS(stat(p("m"), &st), ENOENT); close(opened(p("m"), O_WRONLY | O_CREAT)); MUST(stat(p("m"), &st)); }
+ACCESS(missing_then_made) {
+	struct stat st;
+	FAILS(stat(p("m"), &st), ENOENT);
+	close(opened(p("m"), O_WRONLY | O_CREAT));
+	MUST(stat(p("m"), &st));
+}
 ACCESS(missing_case) { struct stat st; FAILS(stat(p("F"), &st), ENOENT); }
 ACCESS(too_long) { char b[512]; memset(b, 'n', 300); b[300] = 0; struct stat st; FAILS(stat(p(b), &st), ENAMETOOLONG); }
 
