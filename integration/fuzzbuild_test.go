@@ -20,7 +20,7 @@ import (
 // chooses the sample, OPTIMIZE is optbuild's --optimize, DIFFERENCES the directory for what differs.
 func TestFuzzBuild(t *testing.T) {
 	r := newFuzzRig(t)
-	most, err := strconv.Atoi(env("MUTATIONS", "5"))
+	most, err := strconv.Atoi(env("MUTATIONS", "3"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func newFuzzRig(t *testing.T) *fuzzRig {
 	}
 	t.Cleanup(stock.Close)
 	r := &fuzzRig{optbuild: &fuzzbuild.Optbuild{Bin: filepath.Join(g.Dir, "bin", "optbuild"), Home: home, Level: os.Getenv("OPTIMIZE")}, images: images}
-	r.Rig = &fuzzbuild.Rig{Dir: dir, Keep: os.Getenv("DIFFERENCES"), Stock: stock, Product: r.optbuild}
+	r.Rig = &fuzzbuild.Rig{Dir: dir, Contexts: g.Dir, Keep: os.Getenv("DIFFERENCES"), Stock: stock, Product: r.optbuild}
 	if r.Keep == "" {
 		r.Keep = filepath.Join(os.TempDir(), fmt.Sprintf("optbuild-fuzz-differences-%d", os.Getpid()))
 	}

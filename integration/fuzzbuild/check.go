@@ -47,12 +47,16 @@ func (d Difference) String() string {
 	return fmt.Sprintf("%s: %s after %q\n  %s\n  kept: %s", d.Project, d.Kind, d.Change, strings.Join(lines, "\n  "), d.Kept)
 }
 
+// patience is for one build. One that takes longer hangs.
+const patience = 3 * time.Minute
+
 // Rig is what all checks share.
 type Rig struct {
-	Dir     string // for contexts and state directories
-	Keep    string // for what differs; made when needed
-	Stock   *Stock
-	Product Product
+	Dir      string // for state directories
+	Contexts string // for contexts: on a file system on which inode numbers are used again
+	Keep     string // for what differs; made when needed
+	Stock    *Stock
+	Product  Product
 }
 
 // checker checks one project.
@@ -81,12 +85,19 @@ func (r *Rig) newChecker(p *Project, row *Row) (*checker, error) {
 	if err != nil {
 		return nil, err
 	}
+	contexts, err := os.MkdirTemp(r.Contexts, "c")
+	if err != nil {
+		return nil, err
+	}
 	c := &checker{Rig: r, project: p, state: filepath.Join(dir, "s"), clean: map[string]*Outcome{}, book: layerBook{}, report: row}
-	c.context, err = p.Write(dir)
+	c.context, err = p.Write(contexts)
 	return c, err
 }
 
-func (c *checker) remove() { os.RemoveAll(filepath.Dir(c.context)) }
+func (c *checker) remove() {
+	os.RemoveAll(filepath.Dir(c.context))
+	os.RemoveAll(filepath.Dir(c.state))
+}
 
 // check builds the context as it is and compares. change says what was done to it.
 func (c *checker) check(ctx context.Context, change string) error {
@@ -95,7 +106,9 @@ func (c *checker) check(ctx context.Context, change string) error {
 		return err
 	}
 	c.history = append(c.history, built{s, time.Now()})
-	got, err := c.Product.Build(ctx, c.project, c.context, c.state)
+	ctx, cancel := context.WithTimeoutCause(ctx, 4*patience, fmt.Errorf("it takes longer than %s", 4*patience))
+	defer cancel()
+	got, err := c.build(ctx, c.state)
 	if err != nil {
 		return fmt.Errorf("%s after %q: %w", c.project.Name, change, err)
 	}
@@ -122,6 +135,13 @@ func (c *checker) check(ctx context.Context, change string) error {
 	d.Kept, err = c.keep(d, s, want, got)
 	c.report.Differences = append(c.report.Differences, d)
 	return err
+}
+
+// build is optbuild's build.
+func (c *checker) build(ctx context.Context, state string) (*Outcome, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("optbuild takes longer than %s", patience))
+	defer cancel()
+	return c.Product.Build(ctx, c.project, c.context, state)
 }
 
 // cleanBuild is stock's build without a cache; of a context that was built clean before, that one.
@@ -170,7 +190,7 @@ func (c *checker) classify(ctx context.Context, s State, got *Outcome) (Kind, er
 		return Unstable, nil
 	}
 	c.fresh++
-	empty, err := c.Product.Build(ctx, c.project, c.context, fmt.Sprintf("%s-fresh-%d", c.state, c.fresh))
+	empty, err := c.build(ctx, fmt.Sprintf("%s-fresh-%d", c.state, c.fresh))
 	if err != nil {
 		return "", err
 	}

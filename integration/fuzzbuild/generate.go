@@ -149,9 +149,11 @@ func (g *generator) command(prefix string) string {
 		"sort " + f + " " + f2 + " > " + out,
 		"head -c 3 " + f + " > " + out,
 		"(cd " + d + " && ls) > " + out,
-		"sh ./" + script + " > " + out,
 		"cat " + d + "/* > " + out,
 		"for f in $(ls " + d + "); do [ -d " + d + "/$f ] && echo $f; done > " + out,
+	}
+	if prefix == "" { // the script does not run itself
+		reads = append(reads, "sh ./"+script+" > "+out, "sh ./"+script+" > "+out)
 	}
 	writes := []string{
 		"rm -f " + f, "rm -rf " + in, "mv " + f + " " + f2, "mv " + in + " " + g.file(), "sed -i s/1/9/ " + f, "echo more >> " + f, "mkdir -p " + in, "rm -rf " + in + " && mkdir -p " + in,

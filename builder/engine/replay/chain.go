@@ -36,7 +36,7 @@ func chainOf(v solver.Vertex, root int64) (links []link) {
 		case *pb.Op_Exec:
 			l.exec = true
 			for _, m := range o.Exec.Mounts {
-				if m.Output == int64(edge.Index) {
+				if m.MountType == pb.MountType_BIND && m.Output == int64(edge.Index) { // secrets have an output, 0, without meaning it
 					parent = m.Input
 				}
 				if m.MountType == pb.MountType_CACHE {

@@ -216,7 +216,7 @@ func (st *step) checkMounts() error {
 			return unwatchable("two of its mounts have the same place, " + m.Dest)
 		}
 		places[path.Clean(m.Dest)] = true
-		if m.Output != int64(pb.SkipOutput) {
+		if m.Output != int64(pb.SkipOutput) && m.MountType != pb.MountType_SECRET && m.MountType != pb.MountType_SSH { // which have one without meaning it
 			outputs++
 			if m.Dest != pb.RootMount || m.Readonly {
 				return unwatchable("it has other results than its root file system")
