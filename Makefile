@@ -27,9 +27,12 @@ unit: $(EMBEDDED)/runc.sha256
 	go test $$(go list ./... | grep -v '/integration$$')
 
 # integration runs the real binary; apt packages that it needs are installed. The cd makes go test show what was skipped, and why.
-integration: build
+integration: build bin/stock/buildkitd
 	@./integration/install $(TEST_PACKAGES)
-	cd integration && OPTBUILD_BIN=$(CURDIR)/bin/optbuild go test -count=1 -timeout 60m
+	cd integration && $(FUZZ_ENV) go test -count=1 -timeout 60m
+
+# What build fuzzing compares: optbuild with clean builds of stock BuildKit.
+FUZZ_ENV = OPTBUILD_BIN=$(CURDIR)/bin/optbuild STOCK_BUILDKITD=$(CURDIR)/bin/stock/buildkitd STOCK_RUNC=$(CURDIR)/$(EMBEDDED)/runc
 
 # demo builds a naive Dockerfile cold, again, and after an edit.
 demo: build
@@ -73,6 +76,15 @@ frontend-image: build frontend-binaries
 frontend-binaries:
 	@set -e; for p in $(FRONTEND_PLATFORMS); do \
 	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/frontend/$$p/ ./cmd/optbuild-frontend; done
+
+# fuzz-build tries to make replays wrong: every mutation of every project's context, then N generated projects that are edited at random, all compared
+# with clean builds. SEED= replays a run; PROJECTS=name,name narrows it (integration/fuzzbuild/README.md). `make test` has a sample.
+.PHONY: fuzz-build
+fuzz-build: build bin/stock/buildkitd
+	@./integration/install $(TEST_PACKAGES)
+	@seed=$(SEED); export SEED=$${seed:-$$(date +%s)}; n=$(N); n=$${n:-$(if $(PROJECTS),0,40)}; echo "fuzz-build: SEED=$$SEED N=$$n $$(date +%F)"; cd integration; \
+	  if [ -z "$(N)" ]; then $(FUZZ_ENV) MUTATIONS=0 PROJECTS=$(PROJECTS) go test -count=1 -timeout 12h -run '^TestFuzzBuild$$' || exit; fi; \
+	  if [ $$n != 0 ]; then $(FUZZ_ENV) SEQUENCES=$$n STEPS=200 go test -count=1 -timeout 12h -run '^TestFuzzBuildSequences$$'; fi
 
 clean:
 	rm -rf bin $(EMBEDDED)/runc $(EMBEDDED)/runc.version $(EMBEDDED)/runc.sha256

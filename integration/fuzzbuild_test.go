@@ -15,20 +15,46 @@ import (
 	"github.com/optbuild/optbuild/integration/tree"
 )
 
-// TestFuzzBuild changes the contexts of small projects in every way, and compares what optbuild then builds with clean builds of stock
-// BuildKit (package fuzzbuild). It takes a sample: MUTATIONS=0 takes all. PROJECTS=name,name limits it, KINDS=kind,kind limits what is done, SEED
-// chooses the sample, OPTIMIZE is optbuild's --optimize, DIFFERENCES the directory for what differs.
+// TestFuzzBuild compares what optbuild builds after changes of a context, with the state directory that it has had all along, with clean builds
+// of stock BuildKit (package fuzzbuild). SEED chooses what is done, DIFFERENCES names the directory for what differs, OPTIMIZE is optbuild's
+// --optimize.
 func TestFuzzBuild(t *testing.T) {
 	r := newFuzzRig(t)
-	most, err := strconv.Atoi(env("MUTATIONS", "3"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Run("finds", r.finds)
+	t.Run("mutations", r.mutations)
+	t.Run("sequences", r.sequences)
+}
+
+// mutations changes each project in MUTATIONS ways (2), in all that there are if it is 0. PROJECTS=name,name and KINDS=kind,kind limit it.
+func (r *fuzzRig) mutations(t *testing.T) {
 	c := r.campaign(t)
-	c.Most = most
+	c.Most = number(t, "MUTATIONS", "2")
+	if only := os.Getenv("KINDS"); only != "" {
+		c.Kinds = strings.Split(only, ",")
+	}
 	c.Projects = fuzzProjects(t)
 	report, err := r.Run(t.Context(), c)
 	r.verdict(t, "mutations", report, err)
+}
+
+// sequences edits generated projects at random, with kills, prunes and a second state directory in between: SEQUENCES of them (3), from the
+// seeds SEED, SEED+1, ...; each is changed STEPS times (12).
+func (r *fuzzRig) sequences(t *testing.T) {
+	s := fuzzbuild.Sequences{Campaign: r.campaign(t), Steps: number(t, "STEPS", "12")}
+	for i := range uint64(number(t, "SEQUENCES", "3")) {
+		s.Projects = append(s.Projects, fuzzbuild.Generate(s.Seed+i))
+	}
+	report, err := r.RunSequences(t.Context(), s)
+	r.verdict(t, "sequences", report, err)
+}
+
+// number is a variable of the environment.
+func number(t *testing.T, name, otherwise string) int {
+	n, err := strconv.Atoi(env(name, otherwise))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
 }
 
 // fuzzProjects are those that PROJECTS names, or all.
@@ -119,11 +145,7 @@ func (r *fuzzRig) campaign(t *testing.T) fuzzbuild.Campaign {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var kinds []string
-	if only := os.Getenv("KINDS"); only != "" {
-		kinds = strings.Split(only, ",")
-	}
-	return fuzzbuild.Campaign{Seed: seed, Kinds: kinds, Workers: workers, Images: r.images, Progress: func(line string) { fmt.Println("fuzz-build:", line) }}
+	return fuzzbuild.Campaign{Seed: seed, Workers: workers, Images: r.images, Progress: func(line string) { fmt.Println("fuzz-build:", line) }}
 }
 
 // verdict prints what came of a campaign.
@@ -147,28 +169,8 @@ func (r *fuzzRig) verdict(t *testing.T, what string, report *fuzzbuild.Report, e
 	}
 }
 
-// TestFuzzBuildSequences edits generated projects at random, with kills, prunes and a second state directory in between: SEQUENCES of
-// them (3), from the seeds SEED, SEED+1, ...; each is changed STEPS times (12). One is replayed with SEQUENCES=1 SEED=it.
-func TestFuzzBuildSequences(t *testing.T) {
-	r := newFuzzRig(t)
-	s := fuzzbuild.Sequences{Campaign: r.campaign(t)}
-	number, err := strconv.Atoi(env("SEQUENCES", "3"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.Steps, err = strconv.Atoi(env("STEPS", "12")); err != nil {
-		t.Fatal(err)
-	}
-	for i := range uint64(number) {
-		s.Projects = append(s.Projects, fuzzbuild.Generate(s.Seed+i))
-	}
-	report, err := r.RunSequences(t.Context(), s)
-	r.verdict(t, "sequences", report, err)
-}
-
-// TestFuzzBuildFinds is the test of TestFuzzBuild: products that miss a change are found out, where the change matters and nowhere else.
-func TestFuzzBuildFinds(t *testing.T) {
-	r := newFuzzRig(t)
+// finds is the test of the others: products that miss a change are found out, where the change matters and nowhere else.
+func (r *fuzzRig) finds(t *testing.T) {
 	all, err := fuzzbuild.Projects()
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +180,7 @@ func TestFuzzBuildFinds(t *testing.T) {
 			c := r.campaign(t)
 			c.Progress = nil
 			c.Projects = slices.DeleteFunc(slices.Clone(all), func(p *fuzzbuild.Project) bool { return p.Name != "shell_tests" })
-			if c.Most = 6; b.Shows != nil {
+			if c.Most = 4; b.Shows != nil {
 				c.Kinds, c.Most = slices.Concat(b.Shows, b.Not), 0
 				c.Once = true
 			}

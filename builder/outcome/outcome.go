@@ -39,13 +39,21 @@ type Outcome struct {
 // action marks statuses that carry an outcome.
 const action = "optbuild.outcome "
 
-// Status returns the line that displays show, and what carries the outcome beside it.
+// Status returns the line that displays show which do not know of outcomes, and what carries the outcome beside it. The line names the vertex: of several statuses that
+// have the same id and come at once, BuildKit keeps one, whatever their vertices.
 func (o Outcome) Status() (id, name string) {
+	id = o.String() + " (step " + shortened(o.Vertex) + ")"
 	b, err := json.Marshal(o)
 	if err != nil {
-		return o.String(), ""
+		return id, ""
 	}
-	return o.String(), action + string(b)
+	return id, action + string(b)
+}
+
+func shortened(vertex string) string {
+	const most = 12 // digits
+	_, hex, _ := strings.Cut(vertex, ":")
+	return hex[:min(most, len(hex))]
 }
 
 // Parse reads the outcome that a status carries.

@@ -149,11 +149,12 @@ func goProject(ctx context.Context, b *bench) (*project, error) {
 	}
 	files["go.mod"] = mod
 	files["cmd/app/main.go"] = "package main\n\nimport (\n\t\"fmt\"\n\n" + imports.String() + ")\n\nfunc main() {\n\ta, n := []int{1}, 0\n" + uses.String() + "\tfmt.Println(n)\n}\n"
-	top := fmt.Sprintf("FROM %s\nENV GOPROXY=%s GOSUMDB=off\nWORKDIR /src\n", image, address)
+	top := fmt.Sprintf("FROM %s AS build\nENV GOPROXY=%s\nWORKDIR /src\n", image, address)
+	end := "FROM scratch\nCOPY --from=build /usr/local/bin/app /app\n"
 	p, err := b.newProject("go", files, map[string]string{
-		"naive": top + "COPY . .\nRUN go mod download\nRUN go build -o /usr/local/bin/app ./cmd/app\n",
+		"naive": top + "COPY . .\nRUN go mod download\nRUN CGO_ENABLED=0 go build -o /usr/local/bin/app ./cmd/app\n" + end,
 		"by-hand": top + "COPY go.mod go.sum ./\nRUN --mount=type=cache,target=/go/pkg/mod go mod download\nCOPY . .\n" +
-			"RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build go build -o /usr/local/bin/app ./cmd/app\n",
+			"RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build CGO_ENABLED=0 go build -o /usr/local/bin/app ./cmd/app\n" + end,
 		"fresh": top + "COPY . .\nARG STAMP\nRUN : $STAMP; go build -o /usr/local/bin/app ./cmd/app\n",
 	})
 	if err != nil {

@@ -21,8 +21,8 @@ type Kind string
 const (
 	// Stale is an image that a build with an empty state directory does not make.
 	Stale Kind = "stale"
-	// ByTime is a stale image that is what a clean build makes of the same files with time stamps that they had in an earlier build,
-	// where none that is different now is newer than that build.
+	// ByTime is an image that a clean build makes of the same files when those that have not changed keep the time stamps that they had in an
+	// earlier build. optbuild does this on purpose, as the cache of a COPY in BuildKit does when nothing else has changed.
 	ByTime Kind = "by time"
 	// ByCache is an image that stock BuildKit's own cache gives as well: the key of a COPY counts neither time stamps nor modes of
 	// directories. It is what a clean build makes of the same files with those that they had in an earlier build.
@@ -75,8 +75,9 @@ type checker struct {
 
 // built is an earlier build.
 type built struct {
-	state   State
-	started time.Time
+	state State
+	// kept is the state with the time stamps that files had when they last changed.
+	kept State
 }
 
 // newChecker writes a project's context.
@@ -105,42 +106,56 @@ func (c *checker) check(ctx context.Context, change string) error {
 	if err != nil {
 		return err
 	}
-	c.history = append(c.history, built{s, time.Now()})
-	ctx, cancel := context.WithTimeoutCause(ctx, 4*patience, fmt.Errorf("it takes longer than %s", 4*patience))
-	defer cancel()
+	c.remember(s)
 	got, err := c.build(ctx, c.state)
 	if err != nil {
 		return fmt.Errorf("%s after %q: %w", c.project.Name, change, err)
 	}
-	want, err := c.cleanBuild(ctx, s)
-	if err != nil {
-		return fmt.Errorf("%s after %q: %w", c.project.Name, change, err)
-	}
-	c.report.count(got)
-	if c.last != nil && compare(c.last, want) != nil {
+	want, err := c.judge(ctx, change, s, got)
+	if c.last != nil && want != nil && compare(c.last, want) != nil {
 		c.report.Mattered++
 	}
 	c.last = want
+	return err
+}
+
+// remember notes that a state is built.
+func (c *checker) remember(s State) {
+	kept := s
+	if n := len(c.history); n > 0 {
+		kept = s.with(c.history[n-1].kept, true, nil)
+	}
+	c.history = append(c.history, built{s, kept})
+}
+
+// judge compares what came of the state s, which the context holds, with its clean build, and returns that.
+func (c *checker) judge(ctx context.Context, change string, s State, got *Outcome) (want *Outcome, err error) {
+	if want, err = c.cleanBuild(ctx, s); err != nil {
+		return nil, fmt.Errorf("%s after %q: %w", c.project.Name, change, err)
+	}
+	c.report.count(got)
 	lines := compare(want, got)
 	if lines == nil {
 		if want.Image != nil {
 			c.report.Needless += len(c.book.note(s["Dockerfile"].Content, want.Image, got.Steps))
 		}
-		return nil
+		return want, nil
 	}
 	d := Difference{Project: c.project.Name, Change: change, Lines: lines}
 	if d.Kind, err = c.classify(ctx, s, got); err != nil {
-		return err
+		return nil, err
 	}
 	d.Kept, err = c.keep(d, s, want, got)
 	c.report.Differences = append(c.report.Differences, d)
-	return err
+	return want, err
 }
 
 // build is optbuild's build.
 func (c *checker) build(ctx context.Context, state string) (*Outcome, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("optbuild takes longer than %s", patience))
+	ctx, cancel := impatient(ctx)
 	defer cancel()
+	start := time.Now()
+	defer func() { c.report.Ours += time.Since(start) }()
 	return c.Product.Build(ctx, c.project, c.context, state)
 }
 
@@ -150,10 +165,24 @@ func (c *checker) cleanBuild(ctx context.Context, s State) (*Outcome, error) {
 	if out := c.clean[key]; out != nil {
 		return out, nil
 	}
-	out, err := c.Stock.Build(ctx, c.project, c.context)
-	c.report.Clean++
+	out, err := c.stock(ctx)
 	c.clean[key] = out
 	return out, err
+}
+
+// stock is stock BuildKit's build without a cache.
+func (c *checker) stock(ctx context.Context) (*Outcome, error) {
+	ctx, cancel := impatient(ctx)
+	defer cancel()
+	start := time.Now()
+	defer func() { c.report.Stock += time.Since(start) }()
+	c.report.Clean++
+	return c.Stock.Build(ctx, c.project, c.context)
+}
+
+// impatient ends what takes too long.
+func impatient(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, patience, fmt.Errorf("a build takes longer than %s", patience))
 }
 
 // compare returns what tells got from want.
@@ -181,11 +210,10 @@ func tail(log string) string {
 // classify says what kind of difference got is from the clean build of the state s, which the context holds.
 func (c *checker) classify(ctx context.Context, s State, got *Outcome) (Kind, error) {
 	want := c.clean[s.Key(true)]
-	again, err := c.Stock.Build(ctx, c.project, c.context)
+	again, err := c.stock(ctx)
 	if err != nil {
 		return "", err
 	}
-	c.report.Clean++
 	if compare(want, again) != nil {
 		return Unstable, nil
 	}
@@ -199,25 +227,26 @@ func (c *checker) classify(ctx context.Context, s State, got *Outcome) (Kind, er
 	}
 	dockerfile := s["Dockerfile"].Content
 	tried := map[string]bool{s.Key(true): true}
-	for _, b := range slices.Backward(c.history[:len(c.history)-1]) {
-		same := s.copyKey() == b.state.copyKey()
+	earlier := c.history[:len(c.history)-1]
+	candidates := []State{c.history[len(earlier)].kept}
+	for _, b := range slices.Backward(earlier) {
 		dirs := unchanged(dockerfile, s, b.state)
-		for _, other := range []State{s.with(b.state, true, dirs), s.with(b.state, false, dirs), s.with(b.state, true, nil)} {
-			kind := ByTime
-			if same || s.Key(false) != other.Key(false) {
-				kind = ByCache
+		candidates = append(candidates, s.with(b.state, true, dirs), s.with(b.state, false, dirs), s.with(b.state, true, nil), s.with(b.kept, true, nil))
+	}
+	for _, other := range candidates {
+		if tried[other.Key(true)] || len(tried) > 12 {
+			continue
+		}
+		tried[other.Key(true)] = true
+		out, err := c.cleanBuildOf(ctx, s, other)
+		if err != nil {
+			return "", err
+		}
+		if compare(out, got) == nil {
+			if s.Key(false) == other.Key(false) {
+				return ByTime, nil
 			}
-			if tried[other.Key(true)] || len(tried) > 12 || kind == ByTime && newer(s, other, b.started) {
-				continue
-			}
-			tried[other.Key(true)] = true
-			out, err := c.cleanBuildOf(ctx, s, other)
-			if err != nil {
-				return "", err
-			}
-			if compare(out, got) == nil {
-				return kind, nil
-			}
+			return ByCache, nil
 		}
 	}
 	return Stale, nil
@@ -230,16 +259,6 @@ func (c *checker) cleanBuildOf(ctx context.Context, s, other State) (*Outcome, e
 	}
 	out, err := c.cleanBuild(ctx, other)
 	return out, errors.Join(err, s.Put(c.context))
-}
-
-// newer says that a file whose time stamp in s is not the one in other is newer than a time.
-func newer(s, other State, than time.Time) bool {
-	for p, f := range s {
-		if f.Mode.IsRegular() && !f.Time.Equal(other[p].Time) && f.Time.After(than) {
-			return true
-		}
-	}
-	return false
 }
 
 // keep saves what a person needs to look into a difference.

@@ -13,7 +13,8 @@
 // A clean build has to be a function of the context: no clocks, no random numbers, no sizes of directories. Whatever differs is built
 // clean a second time, and if the two clean ones differ, the project is at fault. Steps may depend on time stamps of the context (make,
 // Python's byte code); such a project says "times:", and then a file that no step reads changes with every mutation, because stock
-// BuildKit's own cache takes no notice of time stamps.
+// BuildKit's own cache takes no notice of time stamps. optbuild gives files that did not change the time stamps that they had before; so
+// what differs is built clean with those, too.
 //
 // The package knows nothing of how optbuild decides: it reads the log of steps (OPTBUILD_STEPS_LOG) to count, never to judge.
 package fuzzbuild

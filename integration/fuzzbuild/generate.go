@@ -18,7 +18,7 @@ func Generate(seed uint64) *Project {
 	}
 	a.WriteString("-- Dockerfile --\n" + g.dockerfile(times) + "-- NOTES --\n1\n")
 	for _, f := range present {
-		content := fmt.Sprintf("%s %d\n", f, g.IntN(3))
+		content := fmt.Sprintf("# %s %d\n", f, g.IntN(3)) // harmless, should it take the script's place
 		if f == script {
 			content = g.commands(3, "s")
 			content = strings.ReplaceAll(content, "; ", "\n") + "\n"

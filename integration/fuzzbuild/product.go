@@ -36,7 +36,12 @@ type Optbuild struct {
 
 // Build runs `optbuild build`. The engine is one of its own, and ends with it.
 func (o *Optbuild) Build(ctx context.Context, p *Project, dir, state string) (*Outcome, error) {
-	r, err := o.start(ctx, p, dir, state)
+	return o.build(ctx, p, dir, state, state+".out")
+}
+
+// build writes to the directory out.
+func (o *Optbuild) build(ctx context.Context, p *Project, dir, state, out string) (*Outcome, error) {
+	r, err := o.start(ctx, p, dir, state, out)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +57,8 @@ type running struct {
 	stdout   bytes.Buffer
 }
 
-func (o *Optbuild) start(ctx context.Context, p *Project, dir, state string) (*running, error) {
-	r := &running{out: state + ".out"}
+func (o *Optbuild) start(ctx context.Context, p *Project, dir, state, out string) (*running, error) {
+	r := &running{out: out}
 	for _, file := range []string{r.metadata(), r.steps()} {
 		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err

@@ -23,6 +23,7 @@ type Row struct {
 	Needless                              int
 	Failed                                int // builds that fail, as they should
 	Took                                  time.Duration
+	Ours, Stock                           time.Duration // in builds of optbuild, and in clean ones
 	Skipped                               string
 	Err                                   error // that ended it
 	Differences                           []Difference
@@ -71,6 +72,8 @@ func (r *Row) add(o *Row) {
 	r.Needless += o.Needless
 	r.Failed += o.Failed
 	r.Took += o.Took
+	r.Ours += o.Ours
+	r.Stock += o.Stock
 	r.Differences = append(r.Differences, o.Differences...)
 }
 
@@ -132,6 +135,7 @@ func (r *Report) Line() string {
 	for _, k := range []Kind{Stale, ByTime, ByCache, Wrong, Unstable} {
 		kinds = append(kinds, fmt.Sprintf("%d %s", t.kind(k), k))
 	}
-	return fmt.Sprintf("seed %d: %d changes of %d projects, %d kills, %d prunes; %d builds and %d clean ones; RUN steps: %d executed, %d replayed, %d cached, %d unwatched, "+
-		"%d needless; %s", r.Seed, t.Mutations, len(r.Rows), t.Kills, t.Prunes, t.Builds, t.Clean, t.Executed, t.Replayed, t.Cached, t.Unwatched, t.Needless, strings.Join(kinds, ", "))
+	return fmt.Sprintf("seed %d: %d changes of %d projects, %d kills, %d prunes; %d builds (%.2f s each) and %d clean ones (%.2f s); RUN steps: %d executed, %d replayed, %d cached, %d unwatched, "+
+		"%d needless; %s", r.Seed, t.Mutations, len(r.Rows), t.Kills, t.Prunes, t.Builds, t.Ours.Seconds()/float64(max(t.Builds, 1)),
+		t.Clean, t.Stock.Seconds()/float64(max(t.Clean, 1)), t.Executed, t.Replayed, t.Cached, t.Unwatched, t.Needless, strings.Join(kinds, ", "))
 }

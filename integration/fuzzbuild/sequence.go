@@ -2,6 +2,7 @@ package fuzzbuild
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -34,8 +35,8 @@ func (r *Rig) RunSequences(ctx context.Context, s Sequences) (*Report, error) {
 			return err
 		}
 		// The name of a generated project holds its seed: it is all that is needed to do the same again.
-		q := &sequence{checker: c, rand: rand.New(rand.NewPCG(digest(p.Name), 4)), states: []State{first}, books: map[string]layerBook{}}
-		q.generator = &generator{Rand: q.rand, outputs: 1000}
+		q := &sequence{checker: c, states: []State{first}, memories: map[string]memory{}}
+		q.generator = &generator{Rand: rand.New(rand.NewPCG(digest(p.Name), 4)), outputs: 1000}
 		if err := c.check(ctx, "nothing"); err != nil {
 			return err
 		}
@@ -55,9 +56,14 @@ func (r *Rig) RunSequences(ctx context.Context, s Sequences) (*Report, error) {
 type sequence struct {
 	*checker
 	*generator
-	rand   *rand.Rand
-	states []State // that were built
-	books  map[string]layerBook
+	states   []State // that were built
+	memories map[string]memory
+}
+
+// memory is what is known of a state directory.
+type memory struct {
+	book    layerBook
+	history []built
 }
 
 // step edits, does something to optbuild perhaps, builds and compares.
@@ -130,12 +136,15 @@ func (q *sequence) step(ctx context.Context) error {
 			q.report.Kills++
 		}
 		did = append(did, fmt.Sprintf("kill -9 after %d events (engine: %t)", events, engine))
+	case q.chance(12):
+		return q.both(ctx, o, strings.Join(did, "; "))
 	case q.chance(8):
 		args := pick(q.generator, nil, []string{"-a"})
 		if err := o.Prune(ctx, q.state, args...); err != nil {
 			return err
 		}
 		q.report.Prunes++
+		q.book = layerBook{}
 		did = append(did, "prune "+strings.Join(args, " "))
 	}
 	return q.check(ctx, strings.Join(did, "; "))
@@ -143,15 +152,51 @@ func (q *sequence) step(ctx context.Context) error {
 
 // other changes to the other state directory.
 func (q *sequence) other() {
-	q.books[q.state] = q.book
+	q.memories[q.state] = memory{q.book, q.history}
 	if s, ok := strings.CutSuffix(q.state, "2"); ok {
 		q.state = s
 	} else {
 		q.state += "2"
 	}
-	if q.book = q.books[q.state]; q.book == nil {
+	m := q.memories[q.state]
+	if q.book, q.history = m.book, m.history; q.book == nil {
 		q.book = layerBook{}
 	}
+}
+
+// both builds the context and, at the same time and in the same state directory, an earlier one from another directory.
+func (q *sequence) both(ctx context.Context, o *Optbuild, did string) error {
+	n := q.IntN(len(q.states) - 1)
+	earlier := q.states[n]
+	beside := filepath.Join(filepath.Dir(q.context), "beside")
+	if err := os.MkdirAll(beside, 0o755); err != nil {
+		return err
+	}
+	if err := earlier.Put(beside); err != nil {
+		return err
+	}
+	q.remember(earlier)
+	type result struct {
+		out *Outcome
+		err error
+	}
+	other := make(chan result, 1)
+	go func() {
+		ctx, cancel := impatient(ctx)
+		defer cancel()
+		out, err := o.build(ctx, q.project, beside, q.state, q.state+".beside")
+		other <- result{out, err}
+	}()
+	err := q.check(ctx, did+fmt.Sprintf("; context %d at the same time", n))
+	r := <-other
+	if err = errors.Join(err, r.err); err != nil {
+		return err
+	}
+	here := q.context
+	q.context = beside
+	defer func() { q.context = here }()
+	_, err = q.judge(ctx, fmt.Sprintf("%s; this is context %d at the same time", did, n), earlier, r.out)
+	return err
 }
 
 // rewriteStep makes another RUN of one of the Dockerfile's.

@@ -131,7 +131,8 @@ func (s State) Key(times bool) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// with is the state with what the cache of a COPY takes no notice of as it is in other: time stamps, and modes of the directories dirs.
+// with is the state with what the cache of a COPY takes no notice of as it is in other: time stamps of what is the same in both, and modes of the
+// directories dirs.
 func (s State) with(other State, times bool, dirs map[string]bool) State {
 	out := maps.Clone(s)
 	for p, f := range out {
@@ -139,7 +140,7 @@ func (s State) with(other State, times bool, dirs map[string]bool) State {
 		if !ok {
 			continue
 		}
-		if times {
+		if times && f.Mode == o.Mode && f.Content == o.Content {
 			f.Time = o.Time
 		}
 		if dirs[p] && f.Mode.IsDir() && o.Mode.IsDir() {

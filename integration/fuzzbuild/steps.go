@@ -44,8 +44,9 @@ func readSteps(file string, p *progress) ([]Step, error) {
 			if err := json.Unmarshal([]byte(line), &s); err != nil {
 				return nil, fmt.Errorf("read the log of steps: %w in %q", err, line)
 			}
-			s.Name = plainName(s.Name)
-			steps = append(steps, s)
+			if s.Name = plainName(s.Name); isRun(s.Name) {
+				steps = append(steps, s)
+			}
 		}
 		return steps, nil
 	}

@@ -89,10 +89,11 @@ func (r *Replayer) noteBlob(blob digest.Digest, id string) error {
 	if b, err := os.ReadFile(file); err == nil && string(b) == id {
 		return nil
 	}
-	if err := os.WriteFile(file+".tmp", []byte(id), 0o600); err != nil {
+	tmp := file + "." + newID() // several steps may note it at once
+	if err := os.WriteFile(tmp, []byte(id), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(file+".tmp", file)
+	return os.Rename(tmp, file)
 }
 
 // Applier returns an applier that takes a stored layer where it has one, and unpacks with inner otherwise.

@@ -33,6 +33,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder/trace/store"
 	"github.com/optbuild/optbuild/builder/trace/view"
+	"github.com/optbuild/optbuild/builder/trace/view/viewer"
 	"github.com/optbuild/optbuild/snapshot"
 )
 
@@ -52,6 +53,10 @@ type Replayer struct {
 	blobs  string // directory of which stored layer each blob is of, see blob.go
 	debug  debug
 
+	log    string     // of the steps that used cache mounts, see caches.go
+	caches sync.Mutex // guards it
+
+	viewer    viewer.Process
 	supported func() error
 }
 
@@ -59,6 +64,7 @@ type Replayer struct {
 func New(dir string, layers *snapshot.Layers) (*Replayer, error) {
 	r := &Replayer{
 		layers: layers, views: filepath.Join(dir, "views"), times: filepath.Join(dir, "times"), blobs: filepath.Join(dir, "blobs"),
+		log:       filepath.Join(dir, "cache-mounts"),
 		debug:     debugFromEnv(),
 		supported: sync.OnceValue(view.Supported),
 	}
@@ -89,7 +95,10 @@ type watching struct {
 func (w *watching) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *session.Manager, proxy worker.ProxyOpt) (solver.Op, error) {
 	op, ok := v.Sys().(*pb.Op)
 	project, marked := v.Options().Description[MarkKey]
-	if !ok || !marked || proxy.Network {
+	if !ok || proxy.Network {
+		return w.Worker.ResolveOp(v, s, sm, proxy)
+	}
+	if exec := op.GetExec(); !marked && (exec == nil || len(cacheMounts(exec)) == 0) {
 		return w.Worker.ResolveOp(v, s, sm, proxy)
 	}
 	switch o := op.Op.(type) {
@@ -98,12 +107,15 @@ func (w *watching) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *
 			return ops.NewFileOp(v, o, copyManager{w.CacheMgr, keeps}, w.ParallelismSem, w)
 		}
 	case *pb.Op_Exec:
-		st := newStep(w.r, v, o.Exec, op.Platform, project)
 		var resources *pb.LinuxResources
 		if m, ok := v.Options().Metadata.(*linuxresources.Metadata); ok && m != nil {
 			resources = m.LinuxResources
 		}
-		exec, err := ops.NewExecOp(v, o, op.Platform, rootManager{w.CacheMgr, st}, w.ParallelismSem, sm, &stepExecutor{w.WorkerOpt.Executor, st}, w, resources, false)
+		if !marked {
+			return ops.NewExecOp(v, o, op.Platform, w.CacheMgr, w.ParallelismSem, sm, w.r.noting(w.WorkerOpt.Executor, o.Exec, nil), w, resources, false)
+		}
+		st := newStep(w.r, v, o.Exec, op.Platform, project)
+		exec, err := ops.NewExecOp(v, o, op.Platform, rootManager{w.CacheMgr, st}, w.ParallelismSem, sm, &stepExecutor{w.r.noting(w.WorkerOpt.Executor, o.Exec, st), st}, w, resources, false)
 		if err != nil {
 			return nil, err
 		}
@@ -145,6 +157,7 @@ func (m rootManager) New(ctx context.Context, parent cache.ImmutableRef, g sessi
 		return m.Manager.New(ctx, parent, g, opts...)
 	}
 	st := m.step
+	st.r.startViewer()
 	ref, err := m.Manager.New(snapshot.WithPrepared(ctx, st.prepare), parent, g, opts...)
 	if err != nil {
 		return nil, err

@@ -93,7 +93,7 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 		st.remember(in)
 	}
 	st.tell(ctx, o)
-	return rec, runErr
+	return rec, explain(runErr, err, process.Stderr)
 }
 
 // find returns the stored trace that holds, or says why none does: what has changed since the newest of them.

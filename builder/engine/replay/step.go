@@ -253,16 +253,21 @@ func (st *step) examineMounts(ctx context.Context, mounts []executor.Mount, in *
 		if m.CacheOpt != nil {
 			k.add(label, fmt.Sprintf("cache %q %s", m.CacheOpt.ID, m.CacheOpt.Sharing))
 		}
-		if m.MountType != pb.MountType_BIND || m.Input < 0 {
+		if m.MountType != pb.MountType_CACHE && (m.MountType != pb.MountType_BIND || m.Input < 0) {
 			continue
 		}
 		i := slices.IndexFunc(mounts, func(e executor.Mount) bool { return e.Dest == m.Dest && e.Selector == m.Selector })
 		if i < 0 {
-			return unwatchable("its bind mount " + m.Dest + " is not where it was asked for")
+			return unwatchable("its mount " + m.Dest + " is not where it was asked for")
 		}
 		dir, layers, err := st.bindDirectories(ctx, mounts[i])
 		if err != nil {
 			return err
+		}
+		if m.MountType == pb.MountType_CACHE {
+			// What the step left there a later one may need: if the mount was pruned, the step runs, as it would if it had not been replayed.
+			k.add(label, "directory "+dir+layers)
+			continue
 		}
 		if dir != "" {
 			k.add(label, "watched")
@@ -288,7 +293,7 @@ func (st *step) bindDirectories(ctx context.Context, m executor.Mount) (dir, lay
 		defer release()
 	}
 	if len(list) != 1 {
-		return "", "", unwatchable("its bind mount " + m.Dest + " is made of several")
+		return "", "", unwatchable("its mount " + m.Dest + " is made of several")
 	}
 	if list[0].Type == "bind" {
 		return list[0].Source, "", nil
@@ -298,7 +303,7 @@ func (st *step) bindDirectories(ctx context.Context, m executor.Mount) (dir, lay
 			return "", lower, nil // directories of layers are never used for others
 		}
 	}
-	return "", "", unwatchable("its bind mount " + m.Dest + " is not one of layers")
+	return "", "", unwatchable("its mount " + m.Dest + " is not one of layers")
 }
 
 // describe notes what the digest of the exec stands for, so that a later build can say what of it has changed. Values may be secret: their digests are kept.

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/optbuild/optbuild/builder/outcome"
+	"github.com/optbuild/optbuild/builder/trace"
 	"github.com/optbuild/optbuild/snapshot"
 )
 
@@ -32,28 +33,26 @@ import (
 // from: had the COPY that was made again new times for what has not changed (a fresh checkout), they would look out of date. Stock BuildKit does the same in the
 // large: to its cache a COPY whose files have other times only is the COPY that it has.
 //
-// A file that did change has its own time, whatever that is: cache mounts may hold what was made from the version before.
+// A file that did change has its own time, whatever that is: cache mounts may hold what was made from the version before. See caches.go for more of that.
 type keeper struct {
-	r      *Replayer
-	name   string
-	vertex string
-	slot   string // name of the file that has the number of the last snapshot
+	r       *Replayer
+	name    string
+	vertex  string
+	slot    string // name of the file that says what was made last
+	context bool   // it copies from the context
 
 	mu   sync.Mutex
 	made *snapshot.Prepared
 }
 
-// keeperOf returns nil for a file operation that copies nothing from the context.
+// keeperOf returns nil where nothing can be known of what was made last.
 func (r *Replayer) keeperOf(v solver.Vertex, op *pb.FileOp, project string) *keeper {
-	if !copiesContext(v, op) {
-		return nil
-	}
 	b, err := op.MarshalVT()
 	if err != nil {
 		return nil
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "copy\x00%s\x00%s", project, b))
-	return &keeper{r: r, name: stepName(v), vertex: v.Digest().String(), slot: hex.EncodeToString(sum[:])}
+	return &keeper{r: r, name: stepName(v), vertex: v.Digest().String(), slot: hex.EncodeToString(sum[:]), context: copiesContext(v, op)}
 }
 
 // copyManager is the cache manager of one file operation.
@@ -81,7 +80,9 @@ func (c copied) Commit(ctx context.Context) (cache.ImmutableRef, error) {
 	if err != nil { // times are newer than they need be: steps run again
 		logrus.WithError(err).Warnf("keep times of %s", c.keeper.name)
 	}
-	tell(ctx, outcome.Outcome{Vertex: c.keeper.vertex, Step: c.keeper.name, Result: outcome.Executed, Reason: first(reasons), Details: reasons})
+	if c.keeper.context {
+		tell(ctx, outcome.Outcome{Vertex: c.keeper.vertex, Step: c.keeper.name, Result: outcome.Executed, Reason: first(reasons), Details: reasons})
+	}
 	return c.MutableRef.Commit(ctx)
 }
 
@@ -98,17 +99,28 @@ func (k *keeper) keep() (reasons []string, err error) {
 	if k.made == nil {
 		return nil, nil
 	}
+	if !k.context {
+		// Of these, the small ones are known by their content: they must not look newer than what was made from them. The others are watched.
+		if _, small, err := trace.Tree(k.made.Directory, smallLayer); err != nil || !small {
+			return nil, err
+		}
+	}
 	path := filepath.Join(k.r.times, k.slot)
-	number, err := os.ReadFile(path)
+	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	all, this := filepath.Split(filepath.Dir(k.made.Directory)) // snapshots/N/fs
-	last := filepath.Join(all, filepath.Base(string(number)), "fs")
-	if len(number) == 0 {
+	was := parseLast(b)
+	keeps, next, err := k.r.keepsTimes(was, this)
+	if err != nil {
+		return nil, err
+	}
+	last := filepath.Join(all, filepath.Base(was.number), "fs")
+	if was.number == "" {
 		reasons = []string{outcome.FirstBuild}
 	} else if _, err := os.Lstat(last); err == nil {
-		c := copies{last: last, this: k.made.Directory}
+		c := copies{last: last, this: k.made.Directory, keeps: keeps}
 		if err := c.compare(); err != nil && !errors.Is(err, fs.ErrNotExist) { // the last one may be on its way out
 			return nil, err
 		}
@@ -116,8 +128,8 @@ func (k *keeper) keep() (reasons []string, err error) {
 			reasons = []string{"what is below it changed"}
 		}
 	}
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, []byte(this), 0o600); err != nil {
+	tmp := path + "." + this // two stages may make the same COPY at once
+	if err := os.WriteFile(tmp, []byte(next.String()), 0o600); err != nil {
 		return reasons, err
 	}
 	return reasons, os.Rename(tmp, path)
@@ -126,6 +138,7 @@ func (k *keeper) keep() (reasons []string, err error) {
 // copies are the layer that a COPY made last and the one that it makes now.
 type copies struct {
 	last, this string
+	keeps      bool     // set times
 	changes    []string // maxChanges of them at most
 }
 
@@ -137,7 +150,7 @@ func (c *copies) changed(rel, what string) {
 	}
 }
 
-// compare gives what is the same in both the times that it had, and notes what is not.
+// compare gives what is the same in both the times that it had, if they are to be kept, and notes what is not.
 func (c *copies) compare() error {
 	err := filepath.WalkDir(c.this, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == c.this {
@@ -165,6 +178,9 @@ func (c *copies) compare() error {
 		}
 		if was.Mode().Type() != is.Mode().Type() {
 			c.changed(rel, " is of another type")
+			if d.IsDir() { // names in a link would lead elsewhere
+				return filepath.SkipDir
+			}
 			return nil
 		}
 		if was.Mode() != is.Mode() {
@@ -183,6 +199,9 @@ func (c *copies) compare() error {
 			}
 			return nil
 		}
+		if !c.keeps {
+			return nil
+		}
 		return setTime(path, was.ModTime())
 	})
 	if err != nil {
@@ -196,11 +215,12 @@ func (c *copies) compare() error {
 		if err != nil {
 			return err
 		}
-		if _, err := os.Lstat(filepath.Join(c.this, rel)); isMissing(err) {
+		is, err := os.Lstat(filepath.Join(c.this, rel))
+		if isMissing(err) {
 			c.changed(rel, " is gone")
-			if d.IsDir() {
-				return filepath.SkipDir
-			}
+		}
+		if d.IsDir() && (err != nil || !is.IsDir()) {
+			return filepath.SkipDir
 		}
 		return nil
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -14,7 +15,7 @@ import (
 	"github.com/moby/sys/user"
 
 	"github.com/optbuild/optbuild/builder/trace"
-	"github.com/optbuild/optbuild/builder/trace/view"
+	"github.com/optbuild/optbuild/builder/trace/view/viewer"
 	"github.com/optbuild/optbuild/snapshot"
 )
 
@@ -23,8 +24,17 @@ type watch struct {
 	in    *inputs
 	root  string // directory of the mount points
 	paths []string
-	views []*view.View
+	views *viewer.Views // nil: not mounted
 	used  []atomic.Bool // by the mounts of the step
+}
+
+// startViewer starts the process that serves views while there is still something else to do before the step that may need it.
+func (r *Replayer) startViewer() {
+	go func() {
+		if r.supported() == nil {
+			r.viewer.Start()
+		}
+	}()
 }
 
 func (st *step) watch(in *inputs) (w *watch, err error) {
@@ -37,19 +47,16 @@ func (st *step) watch(in *inputs) (w *watch, err error) {
 	if w.root, err = os.MkdirTemp(st.r.views, ""); err != nil {
 		return w, err
 	}
-	var order atomic.Uint32
+	var dirs []viewer.Directory
 	for _, d := range in.watched {
 		path, err := os.MkdirTemp(w.root, "")
 		if err != nil {
 			return w, err
 		}
-		v, err := view.Mount(d.dir, path, view.Options{Order: &order})
-		if err != nil {
-			return w, err
-		}
-		w.paths, w.views = append(w.paths, path), append(w.views, v)
+		w.paths, dirs = append(w.paths, path), append(dirs, viewer.Directory{Path: d.dir, Mountpoint: path})
 	}
-	return w, nil
+	w.views, err = st.r.viewer.Mount(dirs...)
+	return w, err
 }
 
 // context returns one in which the mount of the step's root file system has the views for lower directories.
@@ -92,14 +99,14 @@ func (w *watch) close() (seen [][]trace.Seen, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	var errs []error
-	for i, v := range w.views {
-		if !w.used[i].Load() {
-			errs = append(errs, fmt.Errorf("the step was not run over the view of %s", w.in.watched[i].name))
-		}
-		errs = append(errs, v.Close(ctx))
-		s, err := v.Seen()
+	if w.views != nil {
+		seen, err = w.views.Close(ctx)
 		errs = append(errs, err)
-		seen = append(seen, s)
+		for i := range w.used {
+			if !w.used[i].Load() {
+				errs = append(errs, fmt.Errorf("the step was not run over the view of %s", w.in.watched[i].name))
+			}
+		}
 	}
 	for _, path := range w.paths {
 		errs = append(errs, os.Remove(path))
@@ -108,6 +115,18 @@ func (w *watch) close() (seen [][]trace.Seen, err error) {
 		errs = append(errs, os.Remove(w.root))
 	}
 	return seen, errors.Join(errs...)
+}
+
+// explain says of a step that failed that its views ended under it, if they did: it may have failed for that reason alone. It says so in the step's
+// log, too, which is what is shown of a step that fails.
+func explain(runErr, viewErr error, log io.Writer) error {
+	if runErr == nil || !errors.Is(viewErr, viewer.ErrEnded) {
+		return runErr
+	}
+	if log != nil {
+		fmt.Fprintf(log, "optbuild: what was copied could not be read any more (%v): build again\n", viewErr)
+	}
+	return fmt.Errorf("%w: %w", runErr, viewErr)
 }
 
 // bind is a directory that is mounted into a step read-only.

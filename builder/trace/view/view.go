@@ -38,12 +38,16 @@ import (
 type Options struct {
 	Order    *atomic.Uint32            // counts the first touches of names, in all the views of one step; nil: a counter of its own
 	Modified func(time.Time) time.Time // what is shown for a time of modification; nil: the time itself
+	// Silent keeps this process from asking the view anything: if it were killed meanwhile, it would never end (see README.md). Another
+	// process has to call [Alive] before Close.
+	Silent bool
 }
 
 // View is a mounted view. Its methods may be called concurrently.
 type View struct {
 	mountpoint string
 	modified   func(time.Time) time.Time
+	silent     bool
 	tree       *tree
 	files      *backing
 	server     *fuse.Server
@@ -69,7 +73,7 @@ const (
 // Mount shows the directory dir at mountpoint, an empty directory. Both have to stay until Close, and dir must not change.
 //
 // The process that calls it serves the view: it must not execute a program, nor start one in a working directory, that lies
-// in the view or in an overlay above it.
+// in the view or in an overlay above it. The engine has its views served by a process of their own: package viewer.
 func Mount(dir, mountpoint string, o Options) (*View, error) {
 	mountpoint, err := filepath.Abs(mountpoint)
 	if err != nil {
@@ -82,7 +86,7 @@ func Mount(dir, mountpoint string, o Options) (*View, error) {
 	if o.Order == nil {
 		o.Order = new(atomic.Uint32)
 	}
-	v := &View{mountpoint: mountpoint, modified: o.Modified, tree: newTree(o.Order), files: files, done: make(chan struct{})}
+	v := &View{mountpoint: mountpoint, modified: o.Modified, silent: o.Silent, tree: newTree(o.Order), files: files, done: make(chan struct{})}
 	// Whoever mounts an overlay on the view looks at its root, and go-fuse answers for one name by itself: see reservedName.
 	if _, err := files.stat(v.tree.root, reservedName); !errors.Is(err, unix.ENOENT) {
 		files.close(v.tree.root)
@@ -103,9 +107,11 @@ func Mount(dir, mountpoint string, o Options) (*View, error) {
 		}
 		close(v.done)
 	}()
-	// This makes the kernel ask whether files can be polled, and never again after the answer. Go's os.Open polls; if that came from
-	// this very process, there might be no thread left to answer.
-	err = v.server.WaitMount()
+	if !v.silent {
+		// This makes the kernel ask whether files can be polled, and never again after the answer. Go's os.Open polls; if that came from
+		// this very process, there might be no thread left to answer.
+		err = v.server.WaitMount()
+	}
 	if missing := requiredCapabilities &^ v.server.KernelSettings().Flags64(); err == nil && missing != 0 {
 		err = fmt.Errorf("the kernel's FUSE lacks the features %#x", missing)
 	}
@@ -119,11 +125,11 @@ func Mount(dir, mountpoint string, o Options) (*View, error) {
 // readAhead makes the kernel read ahead as much as one request can hold; its default for FUSE is 128 KiB. Only root outside of user
 // namespaces may do that; without it, reading large files takes more requests.
 func (v *View) readAhead() {
-	var st unix.Stat_t
-	if err := ignoringEINTR(func() error { return unix.Stat(v.mountpoint, &st) }); err != nil {
+	var st unix.Statx_t // DONT_SYNC: the kernel answers without asking
+	if err := ignoringEINTR(func() error { return unix.Statx(unix.AT_FDCWD, v.mountpoint, unix.AT_STATX_DONT_SYNC, 0, &st) }); err != nil {
 		return // Seen will tell, if there is something wrong
 	}
-	knob := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	knob := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor)
 	if f, err := os.OpenFile(knob, os.O_WRONLY, 0); err == nil {
 		fmt.Fprint(f, readBytes>>10)
 		f.Close()
@@ -182,23 +188,34 @@ func (v *View) Seen() ([]trace.Seen, error) {
 	return v.tree.seen(), nil
 }
 
-// checkAlive makes the kernel ask the server for the attributes of the root. A connection that was aborted, which root may do in
-// /sys/fs/fuse, answers all by itself, with errors.
+// checkAlive notes when the view's server does not answer.
 func (v *View) checkAlive() {
+	if v.silent {
+		return
+	}
+	if err := Alive(v.mountpoint); err != nil {
+		v.fail(err)
+	}
+}
+
+// Alive returns an error unless the server of the view at mountpoint answers. It makes the kernel ask for the attributes of the root. A connection
+// that was aborted, which root may do in /sys/fs/fuse, answers all by itself, with errors.
+func Alive(mountpoint string) error {
 	answer := make(chan error, 1)
 	go func() {
 		var st unix.Statx_t
 		answer <- ignoringEINTR(func() error {
-			return unix.Statx(unix.AT_FDCWD, v.mountpoint, unix.AT_STATX_FORCE_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_MODE, &st)
+			return unix.Statx(unix.AT_FDCWD, mountpoint, unix.AT_STATX_FORCE_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_MODE, &st)
 		})
 	}()
 	select {
 	case err := <-answer:
 		if err != nil {
-			v.fail(fmt.Errorf("ask its server: %w", err))
+			return fmt.Errorf("ask its server: %w", err)
 		}
+		return nil
 	case <-time.After(aliveWait):
-		v.fail(errors.New("its server does not answer"))
+		return errors.New("its server does not answer")
 	}
 }
 
