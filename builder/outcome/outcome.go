@@ -39,8 +39,8 @@ type Outcome struct {
 // action marks statuses that carry an outcome.
 const action = "optbuild.outcome "
 
-// Status returns the line that displays show which do not know of outcomes, and what carries the outcome beside it. The line names the vertex: of several statuses that
-// have the same id and come at once, BuildKit keeps one, whatever their vertices.
+// Status returns the line that displays show which do not know of outcomes, and what carries the outcome beside it. The line names the vertex:
+// of several statuses that have the same id and come at once, BuildKit keeps one, whatever their vertices.
 func (o Outcome) Status() (id, name string) {
 	id = o.String() + " (step " + shortened(o.Vertex) + ")"
 	b, err := json.Marshal(o)

@@ -103,6 +103,7 @@ func run(ctx context.Context, o options, only, file string) error {
 		}
 		results = append(results, r...)
 	}
+	results = append(results, watchedOverall(results)...)
 	printTable(results)
 	if file == "" {
 		return nil
@@ -120,9 +121,10 @@ func run(ctx context.Context, o options, only, file string) error {
 // String is the row as one line, for those who wait.
 func (r Result) String() string {
 	if r.Stock == 0 {
-		return fmt.Sprintf("%s: %.2f %s %s", r.Case, r.Optbuild, r.Unit, r.bound())
+		return fmt.Sprintf("%s: %s %s %s", r.Case, figure(r.Optbuild), r.Unit, r.bound())
 	}
-	return fmt.Sprintf("%s: %.1f %s, %s %.1f: ratio %.2f %s", r.Case, r.Optbuild, r.Unit, cmp.Or(r.Against, "stock"), r.Stock, r.Ratio, r.bound())
+	return fmt.Sprintf("%s: %s %s, %s %s: ratio %.2f %s",
+		r.Case, figure(r.Optbuild), r.Unit, cmp.Or(r.Against, "stock"), figure(r.Stock), r.Ratio, r.bound())
 }
 
 // bound says what the row is held to, and whether that was missed.
@@ -137,17 +139,25 @@ func (r Result) bound() string {
 	return bound
 }
 
+// figure writes a measure with as many digits as there is to see.
+func figure(v float64) string {
+	if v < 10 {
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.1f", v)
+}
+
 func printTable(results []Result) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "case\toptbuild\tother\tunit\tagainst\tratio\t±\tworst\tbound\truns\t")
 	for _, r := range results {
 		ratio, worst, other, against := "", "", "", ""
 		if r.Stock > 0 {
-			ratio, worst, other = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.2f", r.Worst), fmt.Sprintf("%.1f", r.Stock)
+			ratio, worst, other = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.2f", r.Worst), figure(r.Stock)
 			against = cmp.Or(r.Against, "stock")
 		}
-		fmt.Fprintf(w, "%s\t%.1f\t%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%d\t\n",
-			r.Case, r.Optbuild, other, r.Unit, against, ratio, r.Spread/2, worst, r.bound(), r.Runs)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%d\t\n",
+			r.Case, figure(r.Optbuild), other, r.Unit, against, ratio, r.Spread/2, worst, r.bound(), r.Runs)
 	}
 	w.Flush()
 }

@@ -103,9 +103,10 @@ fs.writeFileSync('dist/app.js', fs.readdirSync('src').map(f => fs.readFileSync('
 	}
 	top := fmt.Sprintf("FROM %s\nENV npm_config_registry=%s npm_config_update_notifier=false\nWORKDIR /app\n", image, address)
 	p, err := b.newProject("npm", files, map[string]string{
-		"naive":   top + "COPY . .\nRUN npm ci\nRUN npm run build\n",
-		"by-hand": top + "COPY package.json package-lock.json ./\nRUN --mount=type=cache,target=/root/.npm npm ci\nCOPY . .\nRUN npm run build\n",
-		"fresh":   top + "COPY . .\nARG STAMP\nRUN : $STAMP; npm ci\n",
+		"naive": top + "COPY . .\nRUN npm ci\nRUN npm run build\n",
+		"by-hand": top + "COPY package.json package-lock.json ./\nRUN --mount=type=cache,target=/root/.npm npm ci\n" +
+			"COPY . .\nRUN npm run build\n",
+		"fresh": top + "COPY . .\nARG STAMP\nRUN : $STAMP; npm ci\n",
 	})
 	if err != nil {
 		return nil, err
@@ -142,17 +143,20 @@ func goProject(ctx context.Context, b *bench) (*project, error) {
 	for i := range 30 {
 		path := fmt.Sprintf("internal/p%d", i)
 		for j := range 5 {
-			files[fmt.Sprintf("%s/f%d.go", path, j)] = fmt.Sprintf("package p%d\n\n%s\nfunc F%d(n int) int { return n + %d }\n", i, source(path, 1<<10), j, j)
+			files[fmt.Sprintf("%s/f%d.go", path, j)] = fmt.Sprintf("package p%d\n\n%s\nfunc F%d(n int) int { return n + %d }\n",
+				i, source(path, 1<<10), j, j)
 		}
 		fmt.Fprintf(&imports, "\t%q\n", "example.test/app/"+path)
 		fmt.Fprintf(&uses, "\tn += p%d.F%d(n)\n", i, i%5)
 	}
 	files["go.mod"] = mod
-	files["cmd/app/main.go"] = "package main\n\nimport (\n\t\"fmt\"\n\n" + imports.String() + ")\n\nfunc main() {\n\ta, n := []int{1}, 0\n" + uses.String() + "\tfmt.Println(n)\n}\n"
+	files["cmd/app/main.go"] = "package main\n\nimport (\n\t\"fmt\"\n\n" + imports.String() +
+		")\n\nfunc main() {\n\ta, n := []int{1}, 0\n" + uses.String() + "\tfmt.Println(n)\n}\n"
 	top := fmt.Sprintf("FROM %s AS build\nENV GOPROXY=%s\nWORKDIR /src\n", image, address)
 	end := "FROM scratch\nCOPY --from=build /usr/local/bin/app /app\n"
 	p, err := b.newProject("go", files, map[string]string{
-		"naive": top + "COPY . .\nRUN go mod download\nRUN CGO_ENABLED=0 go build -o /usr/local/bin/app ./cmd/app\n" + end,
+		"naive": top + "COPY . .\nRUN go mod download\n" +
+			"RUN CGO_ENABLED=0 go build -o /usr/local/bin/app ./cmd/app\n" + end,
 		"by-hand": top + "COPY go.mod go.sum ./\nRUN --mount=type=cache,target=/go/pkg/mod go mod download\nCOPY . .\n" +
 			"RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build CGO_ENABLED=0 go build -o /usr/local/bin/app ./cmd/app\n" + end,
 		"fresh": top + "COPY . .\nARG STAMP\nRUN : $STAMP; go build -o /usr/local/bin/app ./cmd/app\n",
@@ -190,8 +194,9 @@ func aptProject(ctx context.Context, b *bench) (*project, error) {
 	}
 	content["/./Packages"], content["/Packages"] = []byte(index), []byte(index)
 	files := docs(450)
-	maps.Copy(files, map[string]string{"src/menu.txt": "soup\n", "build.sh": "mkdir -p /srv/www && cat src/*.txt /usr/share/bench-0/0.txt > /srv/www/index.html\n"})
-	top := fmt.Sprintf("FROM %s/debian\nRUN rm -rf /etc/apt/sources.list.d/* && echo 'deb [trusted=yes] %s/ ./' > /etc/apt/sources.list\nWORKDIR /app\n", b.registry, address)
+	maps.Copy(files, map[string]string{"src/menu.txt": "soup\n",
+		"build.sh": "mkdir -p /srv/www && cat src/*.txt /usr/share/bench-0/0.txt > /srv/www/index.html\n"})
+	top := "FROM debian:12\nRUN rm -rf /etc/apt/sources.list.d/* && echo 'deb [trusted=yes] " + address + "/ ./' > /etc/apt/sources.list\nWORKDIR /app\n"
 	get := "apt-get update && apt-get install -y " + strings.Join(names, " ")
 	p, err := b.newProject("apt", files, map[string]string{
 		"naive":   top + "COPY . .\nRUN " + get + "\nRUN sh build.sh\n",
@@ -220,7 +225,8 @@ func makeProject(ctx context.Context, b *bench) (*project, error) {
 	}
 	files["src/all.h"] = declared
 	files["src/main.c"] = "#include \"all.h\"\nint main(void) {\n\tint n = 0;\n" + uses + "\treturn n == 0;\n}\n"
-	files["Makefile"] = "app: $(patsubst %.c,%.o,$(wildcard src/*.c))\n\t$(CC) -o $@ $^\nsrc/%.o: src/%.c src/all.h\n\t$(CC) -O1 -c -o $@ $<\n"
+	files["Makefile"] = "app: $(patsubst %.c,%.o,$(wildcard src/*.c))\n\t$(CC) -o $@ $^\n" +
+		"src/%.o: src/%.c src/all.h\n\t$(CC) -O1 -c -o $@ $<\n"
 	top := fmt.Sprintf("FROM %s\nWORKDIR /app\nCOPY . .\n", image)
 	p, err := b.newProject("make", files, map[string]string{
 		"naive": top + "RUN make\n",
@@ -237,7 +243,7 @@ func makeProject(ctx context.Context, b *bench) (*project, error) {
 func lookingProject(_ context.Context, b *bench) (*project, error) {
 	files := docs(7000)
 	files["src/main.js"] = "let x = 1\n"
-	top := fmt.Sprintf("FROM %s/debian\nWORKDIR /app\nCOPY . .\n", b.registry)
+	top := "FROM debian:12\nWORKDIR /app\nCOPY . .\n"
 	p, err := b.newProject("looking", files, map[string]string{
 		"naive": top + "RUN cp -r /app /copy\nRUN ls -lR . > /list\nRUN grep -r nothing-has-this . > /found; true\n",
 		"fresh": top + "ARG STAMP\nRUN : $STAMP; grep -r nothing-has-this . > /found; true\n",
@@ -252,8 +258,10 @@ func lookingProject(_ context.Context, b *bench) (*project, error) {
 // installedProject has a step that makes so many files, and one that runs on top of them after each edit.
 func installedProject(files int) func(context.Context, *bench) (*project, error) {
 	return func(_ context.Context, b *bench) (*project, error) {
-		p, err := b.newProject(fmt.Sprint("installed-", files), map[string]string{"list.txt": fmt.Sprintln(files), "src/main.js": "let x = 1\n"}, map[string]string{
-			"naive": fmt.Sprintf("FROM %s/debian\nWORKDIR /app\nCOPY . .\n", b.registry) +
+		p, err := b.newProject(fmt.Sprint("installed-", files), map[string]string{
+			"list.txt": fmt.Sprintln(files), "src/main.js": "let x = 1\n",
+		}, map[string]string{
+			"naive": "FROM debian:12\nWORKDIR /app\nCOPY . .\n" +
 				"RUN n=$(cat list.txt); for d in $(seq $((n / 100))); do mkdir -p m/$d; for i in $(seq 100); do echo $d $i > m/$d/$i; done; done\n" +
 				"RUN cat src/main.js m/1/1 > out.js\n",
 		})

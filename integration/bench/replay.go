@@ -4,6 +4,7 @@ import (
 	"context"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 // replayCases are about steps that are watched and replayed. Each makes its project when its turn comes.
@@ -80,10 +81,28 @@ func (b *bench) watched(name string, p *lazily, bound float64) *one {
 		}}
 	}
 	return &one{
-		name: name, prepare: p.make, against: "unwatched", bound: bound, long: true, processor: true,
+		name: name, prepare: p.make, against: unwatched, bound: bound, long: true, processor: true,
 		ours: run("cache-mounts"), stock: run("cache-mounts,watch-inputs"),
 	}
 }
+
+// watchedOverall is the median of what being watched costs, of steps that do more than look.
+func watchedOverall(results []Result) []Result {
+	var ratios []float64
+	for _, r := range results {
+		if r.Against == unwatched && !strings.HasSuffix(r.Case, "grep -r") {
+			ratios = append(ratios, r.Ratio)
+		}
+	}
+	if len(ratios) < 2 {
+		return nil
+	}
+	return []Result{{Case: "replay-watched, median without grep", Unit: "of unwatched", Optbuild: median(ratios), Bound: 1.03, Runs: len(ratios),
+		Spread: quantile(ratios, 0.75) - quantile(ratios, 0.25)}}
+}
+
+// unwatched is what watched steps are compared with.
+const unwatched = "unwatched"
 
 // edited builds after one source file changed: the naive Dockerfile with optbuild, and with stock either the one by hand or the naive one.
 func (b *bench) edited(name string, p *lazily, against string, bound float64) *one {

@@ -72,7 +72,8 @@ func goModule(path, version string, files int) (served, error) {
 	mod := fmt.Sprintf("module %s\n\ngo 1.21\n", path)
 	content := map[string]string{"go.mod": mod}
 	for i := range files {
-		content[fmt.Sprintf("f%d.go", i)] = fmt.Sprintf("package %s\n\n%s\nfunc F%d(a []int) (n int) {\n\tfor i, x := range a {\n\t\tn += i * x\n\t}\n\treturn n\n}\n",
+		const text = "package %s\n\n%s\nfunc F%d(a []int) (n int) {\n\tfor i, x := range a {\n\t\tn += i * x\n\t}\n\treturn n\n}\n"
+		content[fmt.Sprintf("f%d.go", i)] = fmt.Sprintf(text,
 			filepath.Base(path), source(path+fmt.Sprint(i), 1<<10), i)
 	}
 	var b bytes.Buffer

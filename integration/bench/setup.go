@@ -25,6 +25,7 @@ type bench struct {
 	registry string // host:port
 	daemon   *exec.Cmd
 	address  string // of buildkitd
+	config   string // buildkitd.toml, which both sides read
 	undo     []func()
 	serial   int
 	pushed   map[string]bool // base images with tools, by name
@@ -110,8 +111,25 @@ func (b *bench) startRegistry(ctx context.Context) error {
 		if err := image.Push(ctx, b.registry); err != nil {
 			return err
 		}
+		if image.Name == "debian" {
+			image.Name = "library/debian:12" // see mirror
+			if err := image.Push(ctx, b.registry); err != nil {
+				return err
+			}
+		}
 	}
-	return nil
+	return b.mirror()
+}
+
+// mirror makes the registry stand in for Docker Hub, for both sides: of official images optbuild knows more than of others, and so does who
+// writes a Dockerfile by hand.
+func (b *bench) mirror() error {
+	b.config = filepath.Join(b.Dir, "config", "buildkit", "buildkitd.toml")
+	if err := os.MkdirAll(filepath.Dir(b.config), 0o755); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("[registry.\"docker.io\"]\n  mirrors = [%[1]q]\n[registry.%[1]q]\n  http = true\n", b.registry)
+	return os.WriteFile(b.config, []byte(text), 0o644)
 }
 
 func (b *bench) startDaemon(ctx context.Context) error {
@@ -121,7 +139,7 @@ func (b *bench) startDaemon(ctx context.Context) error {
 	}
 	b.address = "unix://" + filepath.Join(b.Dir, "buildkitd.sock")
 	b.daemon = exec.Command(filepath.Join(b.Stock, "buildkitd"), "--oci-worker=true", "--containerd-worker=false",
-		"--oci-worker-net=host", "--root", b.stockRoot(), "--addr", b.address)
+		"--oci-worker-net=host", "--config", b.config, "--root", b.stockRoot(), "--addr", b.address)
 	b.daemon.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"))
 	logFile, err := os.Create(filepath.Join(b.Dir, "buildkitd.log"))
 	if err != nil {
@@ -154,7 +172,9 @@ func (b *bench) buildctl(args ...string) *exec.Cmd {
 func (b *bench) optbuildAs(user, root string, args ...string) *exec.Cmd {
 	args = append([]string{"--root", root}, args...)
 	if user == "" {
-		return exec.Command(b.Optbuild, args...)
+		c := exec.Command(b.Optbuild, args...)
+		c.Env = append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Dir(filepath.Dir(b.config)))
+		return c
 	}
 	c := exec.Command("setpriv", append([]string{"--reuid", user, "--regid", user, "--init-groups", "--reset-env", b.Optbuild}, args...)...)
 	c.Dir = "/"

@@ -22,14 +22,15 @@ const toolchainVersion = "1"
 
 // toolchain is a base image with tools: Debian's, and what this machine has. It is made once, by optbuild, and kept in the cache directory.
 type toolchain struct {
-	name       string // in the registry
+	name       string // of the official image that it stands in for
+	tag        string
 	dockerfile string // REGISTRY stands for the registry
 	// contexts finds the directories that the Dockerfile copies from, by name.
 	contexts func() (map[string]string, error)
 }
 
 var node = toolchain{
-	name: "node",
+	name: "node", tag: "20",
 	dockerfile: `FROM REGISTRY/debian
 COPY --from=bin node /usr/local/bin/node
 COPY --from=modules npm /usr/local/lib/node_modules/npm
@@ -55,7 +56,7 @@ RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm && npm --ver
 }
 
 var golang = toolchain{
-	name: "golang",
+	name: "golang", tag: "1.26",
 	dockerfile: `FROM REGISTRY/debian
 COPY --from=go VERSION go.env /usr/local/go/
 COPY --from=go bin/go /usr/local/go/bin/go
@@ -73,15 +74,15 @@ ENV PATH=/go/bin:/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 }
 
 var gcc = toolchain{
-	name: "gcc",
+	name: "gcc", tag: "12",
 	dockerfile: `FROM REGISTRY/debian
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*
 `,
 }
 
-// push brings the image into the registry and returns its name there.
+// push brings the image into the registry and returns its name in Dockerfiles.
 func (t toolchain) push(ctx context.Context, b *bench) (string, error) {
-	image := b.registry + "/" + t.name
+	image := t.name + ":" + t.tag
 	if b.pushed[t.name] {
 		return image, nil
 	}
@@ -89,7 +90,7 @@ func (t toolchain) push(ctx context.Context, b *bench) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	base := bases.Base{Name: t.name, Dir: filepath.Join(cache, "bench-"+t.name+"-"+toolchainVersion)}
+	base := bases.Base{Name: "library/" + image, Dir: filepath.Join(cache, "bench-"+t.name+"-"+toolchainVersion)}
 	if _, err := os.Stat(base.Dir); errors.Is(err, os.ErrNotExist) {
 		if err := t.make(b, base.Dir); err != nil {
 			return "", err

@@ -138,7 +138,7 @@ func (q *sequence) step(ctx context.Context) error {
 		did = append(did, fmt.Sprintf("kill -9 after %d events (engine: %t)", events, engine))
 	case q.chance(12):
 		return q.both(ctx, o, strings.Join(did, "; "))
-	case q.chance(8):
+	case q.chance(8) && len(q.history) > 0: // in a directory that nothing was built in, prune has nothing to ask
 		args := pick(q.generator, nil, []string{"-a"})
 		if err := o.Prune(ctx, q.state, args...); err != nil {
 			return err

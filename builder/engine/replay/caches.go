@@ -16,12 +16,13 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// A cache mount may hold what was made from another version of a file than the one that a COPY has, and had before: two Dockerfiles copy the same directory and compile in
-// one cache mount, between them the file is edited and the edit taken back. If the COPY gave the file its old time again, it would look older than what was made from
-// the edit, and that would be used. So each run of a step with cache mounts is noted, with the layers that it saw; a COPY whose last layer was not among them in a run since
-// then keeps no times.
+// A cache mount may hold what was made from another version of a file than the one that a COPY has, and had before: two Dockerfiles copy the same
+// directory and compile in one cache mount, between them the file is edited and the edit taken back. If the COPY gave the file its old time
+// again, it would look older than what was made from the edit, and that would be used. So each run of a step with cache mounts is noted, with the
+// layers that it saw; a COPY whose last layer was not among them in a run since then keeps no times.
 //
-// The log of runs is a file of lines, of which the first is its name. When it becomes too long there is a new one, and what was known is forgotten: times are not kept once.
+// The log of runs is a file of lines, of which the first is its name. When it becomes too long there is a new one, and what was known is
+// forgotten: times are not kept once.
 
 // cacheUse is one line of the log: a step with the cache mount id ran over layers with these numbers.
 type cacheUse struct {
@@ -64,7 +65,8 @@ func cacheMounts(op *pb.ExecOp) (ids []string) {
 	return ids
 }
 
-func (n noting) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
+func (n noting) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo,
+	started chan<- struct{}) (resourcestypes.Recorder, error) {
 	var layers []string
 	if n.step != nil {
 		n.step.mu.Lock()
@@ -171,7 +173,8 @@ func (l lastCopy) String() string {
 	return strings.Join(append([]string{l.number, "log=" + l.at.log, fmt.Sprintf("length=%d", l.at.length)}, l.ids...), " ")
 }
 
-// keepsTimes says whether the layer of a COPY that is made again may have the times of the last one, and returns what is to be remembered of the new one, which has this number.
+// keepsTimes says whether the layer of a COPY that is made again may have the times of the last one, and returns what is to be remembered of the
+// new one, which has this number.
 func (r *Replayer) keepsTimes(last lastCopy, number string) (bool, lastCopy, error) {
 	all, since, end, known, err := r.cacheUses(last.at)
 	if err != nil {
