@@ -2,7 +2,9 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -137,7 +139,10 @@ func (l *Layers) Aliases(ctx context.Context) (map[string]snapshots.Usage, error
 			continue
 		}
 		u, err := l.Usage(ctx, key)
-		if err != nil && !errdefs.IsNotFound(err) { // removed meanwhile
+		if errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) { // removed meanwhile, and perhaps deleted
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
 		aliases[key] = u

@@ -158,7 +158,8 @@ func goProject(ctx context.Context, b *bench) (*project, error) {
 		"naive": top + "COPY . .\nRUN go mod download\n" +
 			"RUN CGO_ENABLED=0 go build -o /usr/local/bin/app ./cmd/app\n" + end,
 		"by-hand": top + "COPY go.mod go.sum ./\nRUN --mount=type=cache,target=/go/pkg/mod go mod download\nCOPY . .\n" +
-			"RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build CGO_ENABLED=0 go build -o /usr/local/bin/app ./cmd/app\n" + end,
+			"RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build " +
+			"CGO_ENABLED=0 go build -o /usr/local/bin/app ./cmd/app\n" + end,
 		"fresh": top + "COPY . .\nARG STAMP\nRUN : $STAMP; go build -o /usr/local/bin/app ./cmd/app\n",
 	})
 	if err != nil {
@@ -167,7 +168,8 @@ func goProject(ctx context.Context, b *bench) (*project, error) {
 	p.edit = "cmd/app/main.go"
 	tidy := exec.Command("go", "mod", "tidy") // makes go.sum
 	tidy.Dir = p.dir
-	tidy.Env = append(os.Environ(), "GOPROXY="+address, "GOSUMDB=off", "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "GOMODCACHE="+filepath.Join(b.Dir, "modules"))
+	tidy.Env = append(os.Environ(), "GOPROXY="+address, "GOSUMDB=off", "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off",
+		"GOMODCACHE="+filepath.Join(b.Dir, "modules"))
 	return p, execute(tidy)
 }
 
@@ -221,7 +223,8 @@ func makeProject(ctx context.Context, b *bench) (*project, error) {
 	for i := range 60 {
 		declared += fmt.Sprintf("int f%d(int);\n", i)
 		uses += fmt.Sprintf("\tn += f%d(n);\n", i)
-		files[fmt.Sprintf("src/f%d.c", i)] = fmt.Sprintf("#include <stdio.h>\n#include <stdlib.h>\n#include \"all.h\"\nint f%d(int n) { return n + %d; }\n", i, i)
+		const text = "#include <stdio.h>\n#include <stdlib.h>\n#include \"all.h\"\nint f%d(int n) { return n + %d; }\n"
+		files[fmt.Sprintf("src/f%d.c", i)] = fmt.Sprintf(text, i, i)
 	}
 	files["src/all.h"] = declared
 	files["src/main.c"] = "#include \"all.h\"\nint main(void) {\n\tint n = 0;\n" + uses + "\treturn n == 0;\n}\n"

@@ -61,8 +61,8 @@ func (r *Rig) each(ctx context.Context, c Campaign, do func(context.Context, *Pr
 				n := len(report.Rows)
 				report.mu.Unlock()
 				if c.Progress != nil && ctx.Err() == nil {
-					c.Progress(fmt.Sprintf("%d/%d %s: %d changes in %s, %d replayed, %d differences", n, len(c.Projects), p.Name, row.Mutations, row.Took.Round(time.Second),
-						row.Replayed, len(row.Differences)))
+					c.Progress(fmt.Sprintf("%d/%d %s: %d changes in %s, %d replayed, %d differences", n, len(c.Projects), p.Name,
+						row.Mutations, row.Took.Round(time.Second), row.Replayed, len(row.Differences)))
 				}
 			}
 		})

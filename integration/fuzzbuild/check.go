@@ -137,7 +137,7 @@ func (c *checker) judge(ctx context.Context, change string, s State, got *Outcom
 	lines := compare(want, got)
 	if lines == nil {
 		if want.Image != nil {
-			c.report.Needless += len(c.book.note(s["Dockerfile"].Content, want.Image, got.Steps))
+			c.report.needless(c.book.note(s["Dockerfile"].Content, want.Image, got.Steps))
 		}
 		return want, nil
 	}

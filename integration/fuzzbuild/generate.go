@@ -90,7 +90,8 @@ func (g *generator) dockerfile(times bool) string {
 }
 
 func (g *generator) copy() string {
-	return pick(g, "COPY . .\n", "COPY . .\n", "COPY . .\n", "COPY . /w/\nCOPY d ./\n", "COPY *.txt c.sh ./\nCOPY d d\n", "COPY --chmod=750 . .\n", "COPY --link . /w\n", "COPY d i /w/\n",
+	return pick(g, "COPY . .\n", "COPY . .\n", "COPY . .\n", "COPY . /w/\nCOPY d ./\n", "COPY *.txt c.sh ./\nCOPY d d\n",
+		"COPY --chmod=750 . .\n", "COPY --link . /w\n", "COPY d i /w/\n",
 		"COPY a b.txt NOTES ./\nCOPY i ./i\n", "COPY --chown=7:8 d /w/d\nCOPY . .\n")
 }
 
@@ -156,9 +157,12 @@ func (g *generator) command(prefix string) string {
 		reads = append(reads, "sh ./"+script+" > "+out, "sh ./"+script+" > "+out)
 	}
 	writes := []string{
-		"rm -f " + f, "rm -rf " + in, "mv " + f + " " + f2, "mv " + in + " " + g.file(), "sed -i s/1/9/ " + f, "echo more >> " + f, "mkdir -p " + in, "rm -rf " + in + " && mkdir -p " + in,
-		"ln -sfn " + f2 + " " + f, "ln -f " + f + " " + f2, "chmod " + pick(g, "700", "644", "755", "600") + " " + f, "chmod -R go-rwx " + in, "cp " + f + " " + f2, "cp -a " + in + " " + g.inner(),
-		"touch " + f, "printf zz | dd of=" + f + " conv=notrunc bs=1 seek=1", "truncate -s 2 " + f, "cp -r " + in + " copy-" + fmt.Sprint(g.outputs), "rm -rf " + d + "/*", "chown 3:4 " + f,
+		"rm -f " + f, "rm -rf " + in, "rm -rf " + in + " && mkdir -p " + in, "rm -rf " + d + "/*",
+		"mv " + f + " " + f2, "mv " + in + " " + g.file(), "cp " + f + " " + f2, "cp -a " + in + " " + g.inner(),
+		"cp -r " + in + " copy-" + fmt.Sprint(g.outputs),
+		"sed -i s/1/9/ " + f, "echo more >> " + f, "printf zz | dd of=" + f + " conv=notrunc bs=1 seek=1", "truncate -s 2 " + f, "touch " + f,
+		"ln -sfn " + f2 + " " + f, "ln -f " + f + " " + f2, "mkdir -p " + in,
+		"chmod " + pick(g, "700", "644", "755", "600") + " " + f, "chmod -R go-rwx " + in, "chown 3:4 " + f,
 		"mkdir -p new/" + in + " && cp " + f + " new/" + in,
 	}
 	c := pick(g, reads...)

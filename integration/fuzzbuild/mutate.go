@@ -252,7 +252,8 @@ func (m *mutator) whole(files []string) {
 	}
 	m.out = append(m.out, Mutation{Kind: "checkout", do: checkout})
 	if m.pulse {
-		m.out = append(m.out, Mutation{Kind: "checkout", Pulse: true, do: checkout}, Mutation{Kind: "nothing", Pulse: true, do: func(string) error { return nil }})
+		m.out = append(m.out, Mutation{Kind: "checkout", Pulse: true, do: checkout},
+			Mutation{Kind: "nothing", Pulse: true, do: func(string) error { return nil }})
 	}
 	for _, f := range files {
 		was := m.state[f]

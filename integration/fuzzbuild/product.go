@@ -67,14 +67,15 @@ func (o *Optbuild) start(ctx context.Context, p *Project, dir, state, out string
 	if err := os.MkdirAll(r.out, 0o755); err != nil {
 		return nil, err
 	}
-	args := []string{"build", "--progress=rawjson", "-o", "type=oci,tar=false,compression=uncompressed,dest=" + r.layout(), "--metadata-file", r.metadata()}
+	output := "type=oci,tar=false,compression=uncompressed,dest=" + r.layout()
+	args := []string{"build", "--progress=rawjson", "-o", output, "--metadata-file", r.metadata()}
 	if o.Level != "" {
 		args = append(args, "--optimize="+o.Level)
 	}
 	for _, option := range p.Case.Options {
 		args = append(args, "--"+option[0], option[1])
 	}
-	env := append(os.Environ(), "HOME="+o.Home, "XDG_CONFIG_HOME="+filepath.Join(o.Home, ".config"), "OPTBUILD_ROOT="+state, "OPTBUILD_STEPS_LOG="+r.steps())
+	env := append(o.env(state), "OPTBUILD_STEPS_LOG="+r.steps())
 	for id, value := range p.Secrets {
 		args = append(args, "--secret", "id="+id+",env=SECRET_"+id)
 		env = append(env, "SECRET_"+id+"="+value)
@@ -91,6 +92,10 @@ func (o *Optbuild) start(ctx context.Context, p *Project, dir, state, out string
 		return nil, fmt.Errorf("start optbuild: %w", err)
 	}
 	return r, nil
+}
+
+func (o *Optbuild) env(state string) []string {
+	return append(os.Environ(), "HOME="+o.Home, "XDG_CONFIG_HOME="+filepath.Join(o.Home, ".config"), "OPTBUILD_ROOT="+state)
 }
 
 func (r *running) layout() string   { return filepath.Join(r.out, "layout") }
@@ -155,7 +160,7 @@ func residue(file string) ([]string, error) {
 // Prune runs `optbuild prune`.
 func (o *Optbuild) Prune(ctx context.Context, state string, args ...string) error {
 	c := exec.CommandContext(ctx, o.Bin, append([]string{"prune"}, args...)...)
-	c.Env = append(os.Environ(), "HOME="+o.Home, "XDG_CONFIG_HOME="+filepath.Join(o.Home, ".config"), "OPTBUILD_ROOT="+state)
+	c.Env = o.env(state)
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("optbuild prune: %w\n%s", err, out)
 	}

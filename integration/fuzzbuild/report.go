@@ -1,8 +1,11 @@
 package fuzzbuild
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -21,6 +24,7 @@ type Row struct {
 	// Steps, by outcome.
 	Executed, Replayed, Cached, Unwatched int
 	Needless                              int
+	Reasons                               map[string]int // why needless steps ran
 	Failed                                int // builds that fail, as they should
 	Took                                  time.Duration
 	Ours, Stock                           time.Duration // in builds of optbuild, and in clean ones
@@ -48,6 +52,23 @@ func (r *Row) count(o *Outcome) {
 	}
 }
 
+// needless counts steps that ran and need not have.
+func (r *Row) needless(steps []Step) {
+	r.Needless += len(steps)
+	for _, s := range steps {
+		if s.Reason != "" {
+			r.reason(fmt.Sprintf("%s: %.80s: %s", r.Project, s.Name, s.Reason), 1)
+		}
+	}
+}
+
+func (r *Row) reason(text string, n int) {
+	if r.Reasons == nil {
+		r.Reasons = map[string]int{}
+	}
+	r.Reasons[text] += n
+}
+
 func (r *Row) kind(k Kind) int {
 	n := 0
 	for _, d := range r.Differences {
@@ -70,12 +91,17 @@ func (r *Row) add(o *Row) {
 	r.Cached += o.Cached
 	r.Unwatched += o.Unwatched
 	r.Needless += o.Needless
+	for reason, n := range o.Reasons {
+		r.reason(reason, n)
+	}
 	r.Failed += o.Failed
 	r.Took += o.Took
 	r.Ours += o.Ours
 	r.Stock += o.Stock
 	r.Differences = append(r.Differences, o.Differences...)
 }
+
+const shownReasons = 12
 
 // Report is what came of a campaign.
 type Report struct {
@@ -112,15 +138,33 @@ func (r *Report) Total() *Row {
 func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "fuzz-build: seed %d, %s\n", r.Seed, r.Date.Format("2006-01-02"))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "project\tchanges\tbuilds\tmatter\tclean\tfailing\texecuted\treplayed\tcached\tunwatched\tneedless\tstale\tby time\tby cache\twrong\tunstable\tseconds\t")
+	columns := []string{"project", "changes", "builds", "matter", "clean", "failing", "executed", "replayed", "cached", "unwatched", "needless"}
+	for _, k := range kinds {
+		columns = append(columns, string(k))
+	}
+	fmt.Fprintln(t, strings.Join(append(columns, "seconds"), "\t")+"\t")
 	for _, row := range append(r.Rows[:len(r.Rows):len(r.Rows)], r.Total()) {
 		if row.Skipped != "" {
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.0f\t\n", row.Project, row.Mutations, row.Builds, row.Mattered, row.Clean, row.Failed, row.Executed,
-			row.Replayed, row.Cached, row.Unwatched, row.Needless, row.kind(Stale), row.kind(ByTime), row.kind(ByCache), row.kind(Wrong), row.kind(Unstable), row.Took.Seconds())
+		fmt.Fprintf(t, "%s\t", row.Project)
+		for _, n := range []int{row.Mutations, row.Builds, row.Mattered, row.Clean, row.Failed,
+			row.Executed, row.Replayed, row.Cached, row.Unwatched, row.Needless} {
+			fmt.Fprintf(t, "%d\t", n)
+		}
+		for _, k := range kinds {
+			fmt.Fprintf(t, "%d\t", row.kind(k))
+		}
+		fmt.Fprintf(t, "%.0f\t\n", row.Took.Seconds())
 	}
 	t.Flush()
+	reasons := r.Total().Reasons
+	often := slices.SortedFunc(maps.Keys(reasons), func(a, b string) int {
+		return cmp.Or(cmp.Compare(reasons[b], reasons[a]), cmp.Compare(a, b))
+	})
+	for _, reason := range often[:min(len(often), shownReasons)] {
+		fmt.Fprintf(w, "needless: %d times %s\n", reasons[reason], reason)
+	}
 	for _, row := range r.Rows {
 		if row.Skipped != "" {
 			fmt.Fprintf(w, "skipped: %s: %s\n", row.Project, row.Skipped)
@@ -131,11 +175,16 @@ func (r *Report) Print(w io.Writer) {
 // Line is the report in a line.
 func (r *Report) Line() string {
 	t := r.Total()
-	var kinds []string
-	for _, k := range []Kind{Stale, ByTime, ByCache, Wrong, Unstable} {
-		kinds = append(kinds, fmt.Sprintf("%d %s", t.kind(k), k))
+	var found []string
+	for _, k := range kinds {
+		found = append(found, fmt.Sprintf("%d %s", t.kind(k), k))
 	}
-	return fmt.Sprintf("seed %d: %d changes of %d projects, %d kills, %d prunes; %d builds (%.2f s each) and %d clean ones (%.2f s); RUN steps: %d executed, %d replayed, %d cached, %d unwatched, "+
-		"%d needless; %s", r.Seed, t.Mutations, len(r.Rows), t.Kills, t.Prunes, t.Builds, t.Ours.Seconds()/float64(max(t.Builds, 1)),
-		t.Clean, t.Stock.Seconds()/float64(max(t.Clean, 1)), t.Executed, t.Replayed, t.Cached, t.Unwatched, t.Needless, strings.Join(kinds, ", "))
+	average := func(all time.Duration, n int) float64 { return all.Seconds() / float64(max(n, 1)) }
+	return fmt.Sprintf("seed %d: %d changes of %d projects, %d kills, %d prunes; %d builds (%.2f s each) and %d clean ones (%.2f s); "+
+		"RUN steps: %d executed, %d replayed, %d cached, %d unwatched, %d needless; %s",
+		r.Seed, t.Mutations, len(r.Rows), t.Kills, t.Prunes, t.Builds, average(t.Ours, t.Builds), t.Clean, average(t.Stock, t.Clean),
+		t.Executed, t.Replayed, t.Cached, t.Unwatched, t.Needless, strings.Join(found, ", "))
 }
+
+// kinds are those of differences, as they are printed.
+var kinds = []Kind{Stale, ByTime, ByCache, Wrong, Unstable}

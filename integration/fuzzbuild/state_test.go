@@ -78,7 +78,8 @@ func TestSameSize(t *testing.T) {
 }
 
 func TestUnchanged(t *testing.T) {
-	a := State{".": {Mode: fs.ModeDir | 0o755}, "f": {Content: "1"}, "d": {Mode: fs.ModeDir | 0o755}, "d/g": {Content: "2"}, "e": {Mode: fs.ModeDir | 0o755}}
+	dir := File{Mode: fs.ModeDir | 0o755}
+	a := State{".": dir, "f": {Content: "1"}, "d": dir, "d/g": {Content: "2"}, "e": dir}
 	b := maps.Clone(a)
 	b["f"] = File{Content: "other"}
 	b["d"] = File{Mode: fs.ModeDir | 0o700}

@@ -129,12 +129,12 @@ func layersOf(dockerfile string, image *oracle.Image) map[string]string {
 type layerBook map[string]map[string]bool
 
 // note records the steps' clean layers, and returns which executed steps made nothing new.
-func (b layerBook) note(dockerfile string, clean *oracle.Image, steps []Step) (needless []string) {
+func (b layerBook) note(dockerfile string, clean *oracle.Image, steps []Step) (needless []Step) {
 	layers := layersOf(dockerfile, clean)
 	for _, s := range steps {
 		layer, known := layers[s.Name]
 		if known && (s.Outcome == Executed || s.Outcome == Unwatched) && b[s.Name][layer] {
-			needless = append(needless, s.Name)
+			needless = append(needless, s)
 		}
 	}
 	for name, layer := range layers {
