@@ -82,9 +82,9 @@ frontend-binaries:
 .PHONY: fuzz-build
 fuzz-build: build bin/stock/buildkitd
 	@./integration/install $(TEST_PACKAGES)
-	@seed=$(SEED); export SEED=$${seed:-$$(date +%s)}; n=$(N); n=$${n:-$(if $(PROJECTS),0,40)}; echo "fuzz-build: SEED=$$SEED N=$$n $$(date +%F)"; cd integration; \
-	  if [ -z "$(N)" ]; then $(FUZZ_ENV) MUTATIONS=0 PROJECTS=$(PROJECTS) go test -count=1 -timeout 12h -run '^TestFuzzBuild$$' || exit; fi; \
-	  if [ $$n != 0 ]; then $(FUZZ_ENV) SEQUENCES=$$n STEPS=200 go test -count=1 -timeout 12h -run '^TestFuzzBuildSequences$$'; fi
+	@seed=$(SEED); export SEED=$${seed:-$$(date +%s)}; echo "fuzz-build: SEED=$$SEED $$(date +%F)"; \
+	  cd integration && $(FUZZ_ENV) MUTATIONS=0 PROJECTS=$(PROJECTS) SEQUENCES=$(or $(N),40) STEPS=$(or $(STEPS),200) \
+	  go test -count=1 -timeout 12h -run '^TestFuzzBuild$$$(if $(N),/^sequences$$,$(if $(PROJECTS),/^mutations$$))'
 
 clean:
 	rm -rf bin $(EMBEDDED)/runc $(EMBEDDED)/runc.version $(EMBEDDED)/runc.sha256

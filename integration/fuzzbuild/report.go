@@ -25,7 +25,7 @@ type Row struct {
 	Executed, Replayed, Cached, Unwatched int
 	Needless                              int
 	Reasons                               map[string]int // why needless steps ran
-	Failed                                int // builds that fail, as they should
+	Failed                                int            // builds that fail, as they should
 	Took                                  time.Duration
 	Ours, Stock                           time.Duration // in builds of optbuild, and in clean ones
 	Skipped                               string
@@ -57,7 +57,7 @@ func (r *Row) needless(steps []Step) {
 	r.Needless += len(steps)
 	for _, s := range steps {
 		if s.Reason != "" {
-			r.reason(fmt.Sprintf("%s: %.80s: %s", r.Project, s.Name, s.Reason), 1)
+			r.reason(fmt.Sprintf("%s: %.60s: %.60s", r.Project, s.Name, s.Reason), 1)
 		}
 	}
 }
