@@ -110,15 +110,16 @@ func (b *bench) copyApp(as string) (string, error) {
 	return dir, os.WriteFile(file, bytes.ReplaceAll(text, []byte("REGISTRY"), []byte(b.registry)), 0o644)
 }
 
-// timed measures a side once.
-func (c *one) timed(ctx context.Context, s side) (took time.Duration, peak int64, err error) {
+// timed measures a side once. daemon is buildkitd, which is no part of it.
+func (c *one) timed(ctx context.Context, s side, daemon int) (took time.Duration, peak int64, err error) {
 	if c.inside != nil {
 		took, err = c.inside(ctx)
 		return took, 0, err
 	}
 	took, used, peak, err := timed(s, c.memory)
-	if c.processor {
-		took = used
+	if c.processor && err == nil {
+		took, err = orphansTime(daemon)
+		took += used
 	}
 	return took, peak, err
 }
@@ -156,7 +157,7 @@ func (b *bench) measure(ctx context.Context, c *one) ([]Result, error) {
 					return nil, err
 				}
 			}
-			t, peak, err := c.timed(ctx, s)
+			t, peak, err := c.timed(ctx, s, b.daemon.Process.Pid)
 			if err != nil {
 				return nil, err
 			}
@@ -178,8 +179,8 @@ func (b *bench) measure(ctx context.Context, c *one) ([]Result, error) {
 	return out, nil
 }
 
-// timed runs a side's command and returns how long it took, the processor time that it and its descendants used, and, if asked for, the peak
-// memory of its processes in bytes. A command waits for all of its descendants: steps are children of runc, runc of the engine.
+// timed runs a side's command and returns how long it took, the processor time of it and of those descendants that it waited for, and, if asked
+// for, the peak memory of its processes in bytes.
 func timed(s side, memory bool) (took, used time.Duration, peakBytes int64, err error) {
 	c := s.command()
 	out, err := os.CreateTemp("", "bench-*.log")

@@ -74,6 +74,9 @@ func run(ctx context.Context, o options, only, file string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("stock buildkitd is measured as root; run `make bench` as root")
 	}
+	if err := adopt(); err != nil {
+		return err
+	}
 	b, err := setUp(ctx, o)
 	if err != nil {
 		return err

@@ -103,13 +103,9 @@ func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 	return fuse.OK
 }
 
-// Size and links of a directory tell of names in it that nobody looked up: they are the same for all. Links of a file would tell
-// which other files there are.
-const (
-	directoryBytes  = 4096
-	directoryBlocks = directoryBytes / 512
-	links           = 1
-)
+// Links of a directory tell of names in it that nobody looked up: they are the same for all, as is the size (see View.directory). Links
+// of a file would tell which other files there are.
+const links = 1
 
 func (f *fileSystem) attributes(n *node, st *unix.Stat_t, out *fuse.Attr) {
 	modified := f.modified(time.Unix(st.Mtim.Unix()))
@@ -120,7 +116,7 @@ func (f *fileSystem) attributes(n *node, st *unix.Stat_t, out *fuse.Attr) {
 	out.Mtime, out.Mtimensec = uint64(modified.Unix()), uint32(modified.Nanosecond())
 	out.Ctime, out.Ctimensec = uint64(st.Ctim.Sec), uint32(st.Ctim.Nsec)
 	if n.dir != nil {
-		out.Size, out.Blocks = directoryBytes, directoryBlocks
+		out.Size, out.Blocks = f.v.directory.bytes, f.v.directory.blocks
 	}
 }
 
@@ -150,7 +146,7 @@ func (f *fileSystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 	out.Mtime.Sec, out.Mtime.Nsec = uint64(modified.Unix()), uint32(modified.Nanosecond())
 	out.Ino, out.Nlink = n.ino, links
 	if n.dir != nil {
-		out.Size, out.Blocks = directoryBytes, directoryBlocks
+		out.Size, out.Blocks = f.v.directory.bytes, f.v.directory.blocks
 	}
 	return fuse.OK
 }

@@ -47,10 +47,13 @@ type Options struct {
 type View struct {
 	mountpoint string
 	modified   func(time.Time) time.Time
-	silent     bool
-	tree       *tree
-	files      *backing
-	server     *fuse.Server
+	// directory is the size of all directories that are shown: that of an empty one in the mount point's file system. Their own sizes tell of
+	// names that nobody looked up; another file system's would be another one than a step sees without a view (tmpfs: 0 blocks).
+	directory struct{ bytes, blocks uint64 }
+	silent    bool
+	tree      *tree
+	files     *backing
+	server    *fuse.Server
 
 	done    chan struct{} // closed when the server has ended
 	closing atomic.Bool   // the server may end
@@ -79,6 +82,10 @@ func Mount(dir, mountpoint string, o Options) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount view of %s: %w", dir, err)
 	}
+	var empty unix.Stat_t
+	if err := unix.Stat(mountpoint, &empty); err != nil {
+		return nil, fmt.Errorf("mount view at %s: %w", mountpoint, err)
+	}
 	files, err := openBacking(dir)
 	if err != nil {
 		return nil, fmt.Errorf("mount view of %s: %w", dir, err)
@@ -87,6 +94,7 @@ func Mount(dir, mountpoint string, o Options) (*View, error) {
 		o.Order = new(atomic.Uint32)
 	}
 	v := &View{mountpoint: mountpoint, modified: o.Modified, silent: o.Silent, tree: newTree(o.Order), files: files, done: make(chan struct{})}
+	v.directory.bytes, v.directory.blocks = uint64(empty.Size), uint64(empty.Blocks)
 	// Whoever mounts an overlay on the view looks at its root, and go-fuse answers for one name by itself: see reservedName.
 	if _, err := files.stat(v.tree.root, reservedName); !errors.Is(err, unix.ENOENT) {
 		files.close(v.tree.root)
