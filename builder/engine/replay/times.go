@@ -62,6 +62,9 @@ type copyManager struct {
 }
 
 func (m copyManager) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
+	if m.keeper.context { // a RUN above it will have to be watched, or not: a process has started until that is known
+		m.keeper.r.startViewer()
+	}
 	ref, err := m.Manager.New(snapshot.WithPrepared(ctx, m.keeper.prepare), parent, g, opts...)
 	if err != nil {
 		return nil, err
