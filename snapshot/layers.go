@@ -177,7 +177,7 @@ func (l *Layers) Walk(ctx context.Context, f snapshots.WalkFunc, filters ...stri
 		infos = append(infos, info)
 		return nil
 	}, filters...)
-	if err != nil {
+	if err != nil && !errdefs.IsNotFound(err) { // no snapshot was ever made
 		return err
 	}
 	for _, info := range infos {
