@@ -112,7 +112,7 @@ func TestChecks(t *testing.T) {
 		{"no cgroup", cgroups, nil, nil, "ok: none mounted; rootless builds do without"},
 
 		{"fuse", devFuse, map[string]string{"/dev/fuse": ""}, nil, "ok: usable"},
-		{"no fuse", devFuse, nil, nil, "warn: is missing: no fuse-overlayfs, which stands in where the kernel has no overlay for users\nmodprobe fuse   # in a container: docker run --device /dev/fuse"},
+		{"no fuse", devFuse, nil, nil, "warn: is missing: steps are not watched, and run again after every edit\nmodprobe fuse   # in a container: docker run --device /dev/fuse"},
 
 		{"platforms", platforms, map[string]string{
 			"/proc/sys/fs/binfmt_misc/status": "enabled\n", "/proc/sys/fs/binfmt_misc/qemu-s390x": "disabled\n",

@@ -69,7 +69,7 @@ func diskSpace(_ context.Context, m *Machine) *Result {
 }
 
 func devFuse(_ context.Context, m *Machine) *Result {
-	const consequence = ": no fuse-overlayfs, which stands in where the kernel has no overlay for users"
+	const consequence = ": steps are not watched, and run again after every edit"
 	switch {
 	case !m.exists("/dev/fuse"):
 		return warn("is missing"+consequence, "modprobe fuse   # in a container: docker run --device /dev/fuse")

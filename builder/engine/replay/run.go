@@ -124,7 +124,7 @@ func (st *step) find(in *inputs) (*trace.Trace, []string) {
 	if reasons = store.Changes(*last, in.record); len(reasons) > 0 {
 		return nil, reasons
 	}
-	return nil, []string{"what it left is no longer stored"}
+	return nil, []string{"nothing is stored of what it looked at"}
 }
 
 // check compares what a stored run observed with the directories of today.
