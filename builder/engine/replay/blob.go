@@ -18,6 +18,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
+
+	"github.com/optbuild/optbuild/snapshot"
 )
 
 // A stored layer that was exported once has a blob. Its replay is a record of that blob on the new parent, so that it is not compressed, and not pushed, a second time.
@@ -53,7 +55,7 @@ func (st *step) fromBlob(ctx context.Context, id string) (cache.ImmutableRef, er
 	if _, err := st.parent.GetRemotes(ctx, true, cfg, false, st.session); err != nil {
 		return nil, err
 	}
-	if err := st.r.noteBlob(desc.Digest, id); err != nil {
+	if err := st.r.noteBlob(desc.Digest, st.root.Lower[0], id); err != nil {
 		return nil, err
 	}
 	return st.cm.GetByBlob(ctx, desc, st.parent, cache.WithDescription(st.description))
@@ -80,12 +82,13 @@ func (r *Replayer) blobOf(ctx context.Context, cm cache.Manager, id string) (oci
 	return ocispecs.Descriptor{}, nil
 }
 
-// noteBlob remembers which stored layer a blob is of.
-func (r *Replayer) noteBlob(blob digest.Digest, id string) error {
+// noteBlob remembers that on this parent a blob stands for a stored layer. The blob alone would not say that: a layer's directory also has the directories
+// that overlayfs copied up and that are as in the parent, which the blob leaves out. On another parent (of an image that was pulled and has an equal layer) they would be files too many.
+func (r *Replayer) noteBlob(blob digest.Digest, parent snapshot.Directory, id string) error {
 	if err := blob.Validate(); err != nil {
 		return err
 	}
-	file := filepath.Join(r.blobs, blob.Encoded())
+	file := r.blobNote(blob, parent)
 	if b, err := os.ReadFile(file); err == nil && string(b) == id {
 		return nil
 	}
@@ -94,6 +97,10 @@ func (r *Replayer) noteBlob(blob digest.Digest, id string) error {
 		return err
 	}
 	return os.Rename(tmp, file)
+}
+
+func (r *Replayer) blobNote(blob digest.Digest, parent snapshot.Directory) string {
+	return filepath.Join(r.blobs, blob.Encoded()+"-"+parent.Number)
 }
 
 // Applier returns an applier that takes a stored layer where it has one, and unpacks with inner otherwise.
@@ -120,10 +127,6 @@ func (a applier) Apply(ctx context.Context, desc ocispecs.Descriptor, mounts []m
 
 // alias makes the snapshot that is mounted for writing an alias of the stored layer of a blob. ErrNotFound says that there is none.
 func (r *Replayer) alias(ctx context.Context, blob digest.Digest, m mount.Mount) error {
-	id, err := os.ReadFile(filepath.Join(r.blobs, blob.Encoded()))
-	if err != nil {
-		return errdefs.ErrNotFound
-	}
 	dir := ""
 	if m.Type == "bind" {
 		dir = m.Source
@@ -136,6 +139,17 @@ func (r *Replayer) alias(ctx context.Context, blob digest.Digest, m mount.Mount)
 	key, err := r.layers.Key(ctx, dir)
 	if err != nil {
 		return err
+	}
+	chain, err := r.layers.Chain(ctx, key)
+	if err != nil {
+		return err
+	}
+	if len(chain) < 2 {
+		return errdefs.ErrNotFound
+	}
+	id, err := os.ReadFile(r.blobNote(blob, chain[1]))
+	if err != nil {
+		return errdefs.ErrNotFound
 	}
 	return r.layers.Alias(ctx, key, string(id))
 }
