@@ -26,6 +26,20 @@ func (st *step) verify(t *trace.Trace) error {
 	return nil
 }
 
+// discard removes what the step has made.
+func (st *step) discard() error {
+	entries, err := os.ReadDir(st.root.Directory)
+	if err != nil {
+		return fmt.Errorf("discard what %s has made: %w", st.name, err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(st.root.Directory, e.Name())); err != nil {
+			return fmt.Errorf("discard what %s has made: %w", st.name, err)
+		}
+	}
+	return nil
+}
+
 // firstDifference returns the first name below which two directories differ in content, mode or owner, "" if there is none. Times are not compared.
 func firstDifference(a, b string) (differs string, err error) {
 	walk := func(from, to string, each func(rel string, x, y fs.FileInfo) (bool, error)) error {

@@ -45,18 +45,13 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	}
 	hit, reasons := st.find(in)
 	if hit != nil && !st.r.debug.verify {
-		if err := st.replay(ctx, hit); err == nil {
-			st.r.traces.Touch(hit.Weak, hit.Layer)
-			st.remember(in)
-			st.tell(ctx, outcome.Outcome{Result: outcome.Replayed, Observed: observed(hit.Layers)})
+		if st.replayed(ctx, in, hit) {
 			if started != nil {
 				close(started)
 			}
 			return nil, nil
-		} else {
-			logrus.WithError(err).Warnf("replay %s", st.name)
-			reasons = []string{"its stored layer is gone"}
 		}
+		reasons = []string{"its stored layer is gone"}
 	}
 	if err := st.r.supported(); err != nil {
 		st.remember(in)
@@ -78,10 +73,17 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	seen, err := w.close()
 	o := outcome.Outcome{Result: outcome.Executed, Reason: first(reasons), Details: reasons}
 	if err == nil && runErr == nil {
-		if hit != nil {
+		if hit != nil && st.r.debug.verify {
 			if err := st.verify(hit); err != nil {
 				return rec, err
 			}
+			if err := st.discard(); err != nil {
+				return rec, err
+			}
+			if st.replayed(ctx, in, hit) { // so that what comes next is found, too
+				return rec, nil
+			}
+			return rec, errors.New("verify: the stored layer of " + st.name + " is gone")
 		}
 		o.Observed, err = st.keep(ctx, in, seen, begun)
 	}
@@ -143,6 +145,18 @@ func (st *step) check(in *inputs, t *trace.Trace) (*trace.Difference, error) {
 func (in *inputs) show(d *trace.Difference) func(string) string {
 	dest := in.watched[d.Layer].dest
 	return func(name string) string { return path.Join("/", dest, name) }
+}
+
+// replayed is true when the layer of a stored run is the step's result. That is told.
+func (st *step) replayed(ctx context.Context, in *inputs, hit *trace.Trace) bool {
+	if err := st.replay(ctx, hit); err != nil {
+		logrus.WithError(err).Warnf("replay %s", st.name)
+		return false
+	}
+	st.r.traces.Touch(hit.Weak, hit.Layer)
+	st.remember(in)
+	st.tell(ctx, outcome.Outcome{Result: outcome.Replayed, Observed: observed(hit.Layers)})
+	return true
 }
 
 // replay takes the layer that the step made then: as a record of its blob if it has one, else by making the step's new snapshot an alias of it.

@@ -62,6 +62,17 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 		return fuse.EIO
 	}
 	st, err := f.v.files.stat(dir, name)
+	if err == nil && f.forListing(h, dir, name) {
+		// The name is good for this once: the kernel asks again for the first that comes upon it by a path, whatever it wants of it.
+		out.AttrValid = forever
+		n, ok := f.v.tree.found(dir, name, st.Mode&typeMask)
+		if !ok {
+			return f.broken(dir, "look up "+name+" in", errors.New("it became something else"))
+		}
+		out.NodeId = n.id
+		f.attributes(n, &st, &out.Attr)
+		return fuse.OK
+	}
 	out.EntryValid, out.AttrValid = forever, forever
 	switch {
 	case errors.Is(err, unix.ENAMETOOLONG): // no layer of any kind has it
@@ -83,6 +94,11 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	return fuse.OK
 }
 
+// forListing says that a lookup is overlayfs's own, for a listing of the directory. See lists.
+func (f *fileSystem) forListing(h *fuse.InHeader, dir *node, name string) bool {
+	return trace.What(dir.seen.Load())&trace.Listed != 0 && !f.v.tree.noted(dir, name) && lists(h.Pid)
+}
+
 // Forget has nothing to do: see node.
 func (f *fileSystem) Forget(uint64, uint64) {}
 
@@ -98,6 +114,7 @@ func (f *fileSystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 	if err != nil {
 		return f.broken(n, "stat", err)
 	}
+	f.v.tree.add(n, trace.Looked)
 	out.AttrValid = forever
 	f.attributes(n, &st, &out.Attr)
 	return fuse.OK
@@ -140,6 +157,7 @@ func (f *fileSystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 	if err != nil {
 		return f.broken(n, "stat", err)
 	}
+	f.v.tree.add(n, trace.Looked)
 	out.AttrValid = forever
 	out.FromStatx(&st)
 	modified := f.modified(time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)))
@@ -156,6 +174,7 @@ func (f *fileSystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 	if n == nil {
 		return nil, fuse.EIO
 	}
+	f.v.tree.add(n, trace.Looked)
 	target, err := f.v.files.readlink(n)
 	if err != nil {
 		return nil, f.broken(n, "read link", err)
@@ -170,7 +189,7 @@ func (f *fileSystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attribute str
 		return 0, fuse.EIO
 	}
 	if !strings.HasPrefix(attribute, "trusted.overlay.") && !strings.HasPrefix(attribute, "user.overlay.") {
-		n.add(trace.Xattrs)
+		f.v.tree.add(n, trace.Xattrs)
 	}
 	size, err := f.v.files.getxattr(n, attribute, dest)
 	return f.xattrAnswer(n, size, err)
@@ -181,7 +200,7 @@ func (f *fileSystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte)
 	if n == nil {
 		return 0, fuse.EIO
 	}
-	n.add(trace.Xattrs)
+	f.v.tree.add(n, trace.Xattrs)
 	size, err := f.v.files.listxattr(n, dest)
 	return f.xattrAnswer(n, size, err)
 }
@@ -203,7 +222,7 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if n == nil {
 		return fuse.EIO
 	}
-	n.add(trace.Read)
+	f.v.tree.add(n, trace.Read)
 	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0 {
 		return fuse.EROFS
 	}
@@ -216,7 +235,7 @@ func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	if n == nil {
 		return nil, fuse.EIO
 	}
-	n.add(trace.Read)
+	f.v.tree.add(n, trace.Read)
 	fd, err := f.v.files.open(n)
 	if err != nil {
 		return nil, f.broken(n, "read", err)
@@ -237,7 +256,7 @@ func (f *fileSystem) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekO
 	if n == nil {
 		return fuse.EIO
 	}
-	n.add(trace.Read)
+	f.v.tree.add(n, trace.Read)
 	fd, err := f.v.files.open(n)
 	if err != nil {
 		return f.broken(n, "seek in", err)

@@ -49,7 +49,7 @@ func (f *fileSystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEn
 	if n == nil || n.dir == nil {
 		return fuse.EIO
 	}
-	n.add(trace.Listed)
+	f.v.tree.add(n, trace.Listed)
 	f.mu.Lock()
 	l := f.listings[in.Fh]
 	f.mu.Unlock()

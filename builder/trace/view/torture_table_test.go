@@ -16,7 +16,8 @@ type sees map[string]trace.What
 var torture = []struct {
 	Access string
 	Sees   sees
-	Reason string // why nothing is seen of it
+	Reason string   // why nothing is seen of it
+	Unseen []string // what overlayfs alone has asked for
 }{
 	{Access: "open_file", Sees: sees{"f": read}},
 	{Access: "open_after_stat", Sees: sees{"f": read}},
@@ -117,6 +118,19 @@ var torture = []struct {
 	{Access: "getdents_below", Sees: sees{"d": listed}},
 	{Access: "getdents_then_stat", Sees: sees{"d": listed, "d/a": looked}},
 	{Access: "getdents_mixed", Sees: sees{"d": listed, "d/new": absent}},
+	{Access: "merged_getdents", Sees: sees{"d": listed}, Unseen: []string{"d/a", "d/b", "d/l", "d/s"}},
+	{Access: "merged_getdents_twice", Sees: sees{"d": listed}, Unseen: []string{"d/a", "d/b", "d/l", "d/s"}},
+	{Access: "merged_then_stat", Sees: sees{"d": listed, "d/a": looked}, Unseen: []string{"d/b", "d/s"}},
+	{Access: "merged_then_statx_dont_sync", Sees: sees{"d": listed, "d/a": looked}, Unseen: []string{"d/b"}},
+	{Access: "merged_then_access", Sees: sees{"d": listed, "d/a": looked}, Unseen: []string{"d/b"}},
+	{Access: "merged_then_open_path", Sees: sees{"d": listed, "d/a": looked}},
+	{Access: "merged_then_open", Sees: sees{"d": listed, "d/a": read}, Unseen: []string{"d/b"}},
+	{Access: "merged_then_readlink", Sees: sees{"d": listed, "d/l": looked}},
+	{Access: "merged_then_chdir", Sees: sees{"d": listed, "d/s": looked}},
+	{Access: "merged_then_unlink", Sees: sees{"d": listed, "d/a": looked}},
+	{Access: "merged_then_cached", Sees: sees{"d": listed}, Unseen: []string{"d/a"}},
+	{Access: "merged_partly_then_statx", Sees: sees{"d": listed, "d/a": looked, "d/b": looked, "d/c": looked}},
+	{Access: "merged_while_listed", Sees: sees{"d": listed, "d/a": looked, "d/b": looked, "d/c": looked}},
 	{Access: "rmdir_empty", Sees: sees{"e": listed}},
 	{Access: "rmdir_full", Sees: sees{"d": listed}},
 	{Access: "open_directory", Sees: sees{"d": looked}},

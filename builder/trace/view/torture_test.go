@@ -24,13 +24,16 @@ func TestTorture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layerDir := filepath.Join(dir, "layer")
+	layerDir, below := filepath.Join(dir, "layer"), filepath.Join(dir, "below")
 	known := map[string]bool{}
 	for access := range strings.Lines(string(out)) {
 		known[strings.TrimSpace(access)] = true
 		tortureDirectory(t, filepath.Join(layerDir, "c", strings.TrimSpace(access)), program)
+		if strings.HasPrefix(access, "merged_") {
+			write(t, filepath.Join(below, "c", strings.TrimSpace(access), "d/z"), "z", 0o644)
+		}
 	}
-	g := overlay(t, []layer{{Dir: layerDir, Watched: true}}, "xino=on")
+	g := overlay(t, []layer{{Dir: layerDir, Watched: true}, {Dir: below}}, "xino=on")
 	for _, c := range torture {
 		t.Run(c.Access, func(t *testing.T) {
 			if !known[c.Access] {
@@ -50,6 +53,11 @@ func TestTorture(t *testing.T) {
 			for name, want := range c.Sees {
 				if p := strings.TrimSuffix(base+"/"+name, "/."); got[p]&want != want {
 					t.Errorf("%s: seen %v, want %v", p, got[p], want)
+				}
+			}
+			for _, name := range c.Unseen {
+				if p := base + "/" + name; got[p] != 0 {
+					t.Errorf("%s: seen %v, want nothing", p, got[p])
 				}
 			}
 			if c.Reason != "" {
@@ -89,6 +97,13 @@ func tortureDirectory(t *testing.T, dir, program string) {
 	write(t, filepath.Join(dir, "s"), "#!./x\n", 0o755)
 	write(t, filepath.Join(dir, "d/a"), "a", 0o644)
 	write(t, filepath.Join(dir, "d/b"), "b", 0o644)
+	if strings.HasPrefix(filepath.Base(dir), "merged_") {
+		write(t, filepath.Join(dir, "d/c"), "c", 0o644)
+		mkdir(t, filepath.Join(dir, "d/s"), 0o755)
+		if err := os.Symlink("a", filepath.Join(dir, "d/l")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	mkdir(t, filepath.Join(dir, "e"), 0o755)
 	link := func(name, target string) {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {

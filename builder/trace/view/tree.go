@@ -22,8 +22,8 @@ type node struct {
 	id     uint64     // the kernel's number for it; 0: it is absent
 	ino    uint64
 	kind   uint32        // S_IFMT bits
-	order  uint32        // of the first touch
-	seen   atomic.Uint32 // trace.What
+	order  atomic.Uint32 // of the first touch; 0: none yet
+	seen   atomic.Uint32 // trace.What; 0: known to the kernel from a listing only
 }
 
 // directory is what only a directory has.
@@ -52,7 +52,8 @@ const maxAbsent = 1 << 20
 const rootID = 1 // FUSE_ROOT_ID
 
 func newTree(order *atomic.Uint32) *tree {
-	root := &node{name: ".", dir: &directory{}, id: rootID, ino: rootID, kind: typeDirectory, order: order.Add(1)}
+	root := &node{name: ".", dir: &directory{}, id: rootID, ino: rootID, kind: typeDirectory}
+	root.order.Store(order.Add(1))
 	root.seen.Store(uint32(trace.Looked)) // whoever mounts an overlay on it does
 	t := &tree{root: root, order: order, nodes: []*node{nil, root}}
 	t.maxAbsent.Store(maxAbsent)
@@ -69,9 +70,27 @@ func (t *tree) node(id uint64) *node {
 	return t.nodes[id]
 }
 
+// noted says whether the record has a name.
+func (t *tree) noted(parent *node, name string) bool {
+	d := parent.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.children[name]
+	return n != nil && n.seen.Load() != 0
+}
+
 // lookedUp notes that a name was looked up in a directory and found to be of a kind, or to be absent (0). It returns the name's node,
 // or nil when the record is full. ok is false when it contradicts what was found before.
 func (t *tree) lookedUp(parent *node, name string, kind uint32) (n *node, ok bool) {
+	n, ok = t.found(parent, name, kind)
+	if n != nil && kind != 0 {
+		t.add(n, trace.Looked)
+	}
+	return n, ok
+}
+
+// found is lookedUp for a name that is there, without a note: a listing has its kind.
+func (t *tree) found(parent *node, name string, kind uint32) (n *node, ok bool) {
 	d := parent.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -82,10 +101,10 @@ func (t *tree) lookedUp(parent *node, name string, kind uint32) (n *node, ok boo
 		t.full.Store(true)
 		return nil, true
 	}
-	n = &node{parent: parent, name: name, kind: kind, order: t.order.Add(1)}
-	what := trace.Absent
-	if kind != 0 {
-		what = trace.Looked
+	n = &node{parent: parent, name: name, kind: kind}
+	if kind == 0 {
+		t.add(n, trace.Absent)
+	} else {
 		n.ino = inodeNumber(parent.ino, name)
 		if kind == typeDirectory {
 			n.dir = &directory{}
@@ -95,7 +114,6 @@ func (t *tree) lookedUp(parent *node, name string, kind uint32) (n *node, ok boo
 		t.nodes = append(t.nodes, n)
 		t.mu.Unlock()
 	}
-	n.seen.Store(uint32(what))
 	if d.children == nil {
 		d.children = map[string]*node{}
 	}
@@ -103,10 +121,16 @@ func (t *tree) lookedUp(parent *node, name string, kind uint32) (n *node, ok boo
 	return n, true
 }
 
-// add notes that something was done with a node.
-func (n *node) add(w trace.What) {
-	if n.seen.Load()&uint32(w) == 0 {
-		n.seen.Or(uint32(w))
+// add notes that something was done with a node. Whatever is done with a name that is there tells that, and what it is.
+func (t *tree) add(n *node, w trace.What) {
+	if w != trace.Absent {
+		w |= trace.Looked
+	}
+	if trace.What(n.seen.Load())&w == w {
+		return
+	}
+	if n.seen.Or(uint32(w)) == 0 {
+		n.order.Store(t.order.Add(1))
 	}
 }
 
@@ -132,7 +156,9 @@ func (t *tree) seen() []trace.Seen {
 	var out []trace.Seen
 	var walk func(n *node, p string)
 	walk = func(n *node, p string) {
-		out = append(out, trace.Seen{Path: p, What: trace.What(n.seen.Load()), Order: n.order})
+		if what := trace.What(n.seen.Load()); what != 0 {
+			out = append(out, trace.Seen{Path: p, What: what, Order: n.order.Load()})
+		}
 		if n.dir == nil {
 			return
 		}

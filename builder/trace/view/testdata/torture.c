@@ -272,6 +272,56 @@ ACCESS(getdents_directory) { list(opened(p("d"), O_RDONLY), SYS_getdents); }
 ACCESS(getdents_below) { list(MUST(openat(here(O_PATH), "d", O_RDONLY | O_DIRECTORY)), SYS_getdents64); }
 ACCESS(getdents_then_stat) { struct stat st; list(opened(p("d"), O_RDONLY), SYS_getdents64); MUST(stat(p("d/a"), &st)); }
 ACCESS(getdents_mixed) { close(opened(p("d/new"), O_WRONLY | O_CREAT)); list(opened(p("d"), O_RDONLY), SYS_getdents64); }
+// Here d is in another layer, too, and is listed from both: overlayfs looks up each name by itself. What is done by path is seen all the same.
+ACCESS(merged_getdents) { list(opened(p("d"), O_RDONLY), SYS_getdents64); }
+ACCESS(merged_getdents_twice) { for (int i = 0; i < 2; i++) list(opened(p("d"), O_RDONLY), SYS_getdents64); }
+ACCESS(merged_then_stat) { struct stat st; list(opened(p("d"), O_RDONLY), SYS_getdents64); MUST(stat(p("d/a"), &st)); }
+ACCESS(merged_then_statx_dont_sync) {
+	struct statx st;
+	list(opened(p("d"), O_RDONLY), SYS_getdents64);
+	MUST(statx(AT_FDCWD, p("d/a"), AT_STATX_DONT_SYNC, STATX_SIZE, &st));
+}
+ACCESS(merged_then_access) { list(opened(p("d"), O_RDONLY), SYS_getdents64); MUST(access(p("d/a"), F_OK)); }
+ACCESS(merged_then_open_path) { list(opened(p("d"), O_RDONLY), SYS_getdents64); opened(p("d/a"), O_PATH); }
+ACCESS(merged_then_open) { list(opened(p("d"), O_RDONLY), SYS_getdents64); opened(p("d/a"), O_RDONLY); }
+ACCESS(merged_then_readlink) { char b[9]; list(opened(p("d"), O_RDONLY), SYS_getdents64); MUST(readlink(p("d/l"), b, sizeof b)); }
+ACCESS(merged_then_chdir) { list(opened(p("d"), O_RDONLY), SYS_getdents64); MUST(chdir(p("d/s"))); }
+ACCESS(merged_then_unlink) { list(opened(p("d"), O_RDONLY), SYS_getdents64); MUST(unlink(p("d/a"))); }
+ACCESS(merged_then_cached) { // RESOLVE_CACHED may refuse, and must not answer unseen
+	struct open_how how = { .flags = O_PATH, .resolve = RESOLVE_CACHED };
+	list(opened(p("d"), O_RDONLY), SYS_getdents64);
+	FAILS(syscall(SYS_openat2, AT_FDCWD, p("d/a"), &how, sizeof how), EAGAIN);
+}
+ACCESS(merged_partly_then_statx) { // with a buffer for few names; then the last one, which was not given yet
+	char buffer[64];
+	struct statx st;
+	int fd = opened(p("d"), O_RDONLY);
+	MUST(syscall(SYS_getdents64, fd, buffer, sizeof buffer));
+	for (const char *n = "abc"; *n; n++) {
+		char name[4] = { 'd', '/', *n, 0 };
+		MUST(statx(AT_FDCWD, p(name), AT_STATX_DONT_SYNC, STATX_SIZE, &st));
+	}
+}
+static void *lists_on(void *end) {
+	do {
+		int fd = opened(p("d"), O_RDONLY);
+		list(fd, SYS_getdents64);
+		close(fd);
+	} while (!*(volatile int *)end);
+	return 0;
+}
+ACCESS(merged_while_listed) { // another thread lists
+	int end = 0;
+	pthread_t t;
+	struct statx st;
+	NEED(pthread_create(&t, 0, lists_on, &end) == 0);
+	for (const char *n = "abc"; *n; n++) {
+		char name[4] = { 'd', '/', *n, 0 };
+		MUST(statx(AT_FDCWD, p(name), AT_STATX_DONT_SYNC, STATX_SIZE, &st));
+	}
+	end = 1;
+	pthread_join(t, 0);
+}
 ACCESS(rmdir_empty) { MUST(rmdir(p("e"))); }
 ACCESS(rmdir_full) { FAILS(rmdir(p("d")), ENOTEMPTY); }
 ACCESS(open_directory) { opened(p("d"), O_RDONLY); }
