@@ -112,9 +112,6 @@ func Parse(name string, src []byte) (*Plan, error) {
 		}
 	}
 	if len(p.Stages) == 0 {
-		return nil, errors.New("dockerfile contains no stages to build")
-	}
-	if len(p.Stages) == 0 {
 		return nil, errNoStages
 	}
 	p.Tail = strings.Join(lines[end:], "")

@@ -78,9 +78,10 @@ func (st *step) prepare(p snapshot.Prepared) {
 	st.root = &p
 }
 
-// slot identifies the step from build to build, whatever it depends on: where what is known of its last run is kept.
+// slot identifies the step from build to build, whatever it depends on: where what is known of its last run is kept. The command has no
+// values of variables in it, as the name may have.
 func (st *step) slot() [32]byte {
-	return sha256.Sum256(fmt.Appendf(nil, "step\x00%s\x00%s\x00%s", st.project, st.platform, st.name))
+	return sha256.Sum256(fmt.Appendf(nil, "step\x00%s\x00%s\x00%q", st.project, st.platform, st.op.Meta.Args))
 }
 
 // watched is a directory of which the step sees a view instead.
