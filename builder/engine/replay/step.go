@@ -5,8 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +22,7 @@ import (
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/optbuild/optbuild/builder/trace"
 	"github.com/optbuild/optbuild/builder/trace/store"
@@ -43,12 +48,10 @@ type step struct {
 
 	mu   sync.Mutex
 	root *snapshot.Prepared // the snapshot that the step writes to; nil until it is made
-	// What root was made with, and what stands in for it; see blob.go.
-	cm          cache.Manager
-	parent      cache.ImmutableRef
-	session     session.Group
-	description string
-	stored      cache.ImmutableRef
+	// What root was made with.
+	cm       cache.Manager
+	session  session.Group
+	replayed string // the stored layer that root is an alias of
 }
 
 func newStep(r *Replayer, v solver.Vertex, op *pb.ExecOp, platform *pb.Platform, project string) *step {
@@ -141,7 +144,9 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 		if !l.copies && !l.caches {
 			limits := smallLayer
 			if l.exec {
-				limits = emptyLayer
+				if limits, err = emptyLayer(dir.Path); err != nil {
+					return nil, fmt.Errorf("read layer of %s: %w", l.name, err)
+				}
 			}
 			sum, small, err := trace.Tree(dir.Path, limits)
 			if err != nil {
@@ -206,7 +211,23 @@ var smallLayer = trace.Limits{Entries: 64, Bytes: 1 << 20}
 // emptyLayer is what a RUN leaves that only looks: tests, a linter. It is known by its content, so that what comes after such a step does not run again because the
 // step did. A layer with files is not: they have new times, and what was made from them would look older. Nor is that of a step with cache mounts, which may have
 // left there what the next one takes.
-var emptyLayer = trace.Limits{}
+//
+// Where the base has no /etc/hosts, they are mounted on files that BuildKit makes and removes: what is left is the directory, as it was below, with its times.
+func emptyLayer(dir string) (trace.Limits, error) {
+	const mountPoints = "etc"
+	inside, err := os.ReadDir(filepath.Join(dir, mountPoints))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			return trace.Limits{}, nil
+		}
+		return trace.Limits{}, err
+	}
+	all, err := os.ReadDir(dir)
+	if err != nil || len(all) > 1 || len(inside) > 0 {
+		return trace.Limits{}, err
+	}
+	return trace.Limits{Entries: 1}, nil
+}
 
 // checkMounts refuses mounts that could carry something from the step into another one, or that are made for it alone.
 func (st *step) checkMounts() error {
