@@ -76,8 +76,9 @@ type checker struct {
 // built is an earlier build.
 type built struct {
 	state State
-	// kept is the state with the time stamps that files had when they last changed.
-	kept State
+	kept  State // with the time stamps that optbuild gave to files
+	// copied says that it made a COPY, and had not all of them in its cache.
+	copied bool
 }
 
 // newChecker writes a project's context.
@@ -106,11 +107,11 @@ func (c *checker) check(ctx context.Context, change string) error {
 	if err != nil {
 		return err
 	}
-	c.remember(s)
 	got, err := c.build(ctx, c.state)
 	if err != nil {
 		return fmt.Errorf("%s after %q: %w", c.project.Name, change, err)
 	}
+	c.remember(s, got)
 	want, err := c.judge(ctx, change, s, got)
 	if c.last != nil && want != nil && compare(c.last, want) != nil {
 		c.report.Mattered++
@@ -119,13 +120,21 @@ func (c *checker) check(ctx context.Context, change string) error {
 	return err
 }
 
-// remember notes that a state is built.
-func (c *checker) remember(s State) {
-	kept := s
-	if n := len(c.history); n > 0 {
-		kept = s.with(c.history[n-1].kept, true, nil)
+// remember notes that a state was built. When its COPYs were made, files that have not changed since the last ones were, and look newer, kept the times that they
+// had then; else the times are those of an earlier build that had the same files.
+func (c *checker) remember(s State, got *Outcome) {
+	b := built{state: s, kept: s, copied: got.Copied}
+	for _, earlier := range slices.Backward(c.history) {
+		if earlier.copied && b.copied {
+			b.kept = s.keeping(earlier.kept)
+			break
+		}
+		if !b.copied && earlier.state.copyKey() == s.copyKey() {
+			b.kept = s.with(earlier.kept, true, nil)
+			break
+		}
 	}
-	c.history = append(c.history, built{s, kept})
+	c.history = append(c.history, b)
 }
 
 // judge compares what came of the state s, which the context holds, with its clean build, and returns that.

@@ -108,7 +108,7 @@ func (o *Optbuild) finish(ctx context.Context, r *running) (*Outcome, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	out := &Outcome{Log: r.progress.log.String()}
+	out := &Outcome{Log: r.progress.log.String(), Copied: r.progress.copied}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 {
 		out.Failed = failure(r.progress.text.String())
@@ -176,6 +176,7 @@ type progress struct {
 	// vertices are the RUN steps by digest, in the order in which they were named.
 	order    []string
 	vertices map[string]*vertex
+	copied   bool // a COPY or ADD was made
 }
 
 type vertex struct {
@@ -215,6 +216,9 @@ func (p *progress) line(line string) {
 		return
 	}
 	for _, v := range status.Vertexes {
+		if isCopy(v.Name) && v.Completed != nil && !v.Cached {
+			p.copied = true
+		}
 		if isRun(v.Name) {
 			if p.vertices[v.Digest] == nil {
 				p.order = append(p.order, v.Digest)

@@ -175,7 +175,6 @@ func (q *sequence) both(ctx context.Context, o *Optbuild, did string) error {
 	if err := earlier.Put(beside); err != nil {
 		return err
 	}
-	q.remember(earlier)
 	type result struct {
 		out *Outcome
 		err error
@@ -192,6 +191,7 @@ func (q *sequence) both(ctx context.Context, o *Optbuild, did string) error {
 	if err = errors.Join(err, r.err); err != nil {
 		return err
 	}
+	q.remember(earlier, r.out)
 	here := q.context
 	q.context = beside
 	defer func() { q.context = here }()

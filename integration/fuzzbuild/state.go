@@ -151,6 +151,18 @@ func (s State) with(other State, times bool, dirs map[string]bool) State {
 	return out
 }
 
+// keeping is the state with the time stamps of other for files that are the same in both and that look newer than there.
+func (s State) keeping(other State) State {
+	out := maps.Clone(s)
+	for p, f := range out {
+		if o, ok := other[p]; ok && f.Mode.Type() == o.Mode.Type() && f.Content == o.Content && o.Time.Before(f.Time) {
+			f.Time = o.Time
+			out[p] = f
+		}
+	}
+	return out
+}
+
 // copyKey is the same for states for which the cache of a COPY has the same key.
 func (s State) copyKey() string {
 	out := maps.Clone(s)

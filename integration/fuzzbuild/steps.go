@@ -66,6 +66,12 @@ func readSteps(file string, p *progress) ([]Step, error) {
 	return steps, nil
 }
 
+// isCopy says that a vertex is a COPY or ADD.
+func isCopy(name string) bool {
+	name = plainName(name)
+	return strings.HasPrefix(name, "COPY ") || strings.HasPrefix(name, "ADD ")
+}
+
 // isRun says that a vertex is a RUN step.
 func isRun(name string) bool { return strings.HasPrefix(plainName(name), "RUN ") }
 

@@ -38,6 +38,8 @@ type Outcome struct {
 	Log string
 	// Steps are the RUN steps, if the builder tells.
 	Steps []Step
+	// Copied says that a COPY or ADD was made, and not found in the builder's cache.
+	Copied bool
 	// Residue are paths that the image need not have, as remarks declare.
 	Residue []string
 }
