@@ -23,7 +23,7 @@ type Row struct {
 	Mattered  int // builds whose clean result is not that of the build before
 	// Steps, by outcome.
 	Executed, Replayed, Cached, Unwatched int
-	Needless                              int
+	Needless, After                       int            // After are those of Needless that ran since one below them did
 	Reasons                               map[string]int // why needless steps ran
 	Failed                                int            // builds that fail, as they should
 	Took                                  time.Duration
@@ -56,6 +56,9 @@ func (r *Row) count(o *Outcome) {
 func (r *Row) needless(steps []Step) {
 	r.Needless += len(steps)
 	for _, s := range steps {
+		if strings.HasPrefix(s.Reason, "the result of ") || strings.HasPrefix(s.Reason, "base image ") {
+			r.After++
+		}
 		if s.Reason != "" {
 			r.reason(fmt.Sprintf("%s: %.60s: %.60s", r.Project, s.Name, s.Reason), 1)
 		}
@@ -91,6 +94,7 @@ func (r *Row) add(o *Row) {
 	r.Cached += o.Cached
 	r.Unwatched += o.Unwatched
 	r.Needless += o.Needless
+	r.After += o.After
 	for reason, n := range o.Reasons {
 		r.reason(reason, n)
 	}
@@ -138,7 +142,7 @@ func (r *Report) Total() *Row {
 func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "fuzz-build: seed %d, %s\n", r.Seed, r.Date.Format("2006-01-02"))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	columns := []string{"project", "changes", "builds", "matter", "clean", "failing", "executed", "replayed", "cached", "unwatched", "needless"}
+	columns := []string{"project", "changes", "builds", "matter", "clean", "failing", "executed", "replayed", "cached", "unwatched", "needless", "after"}
 	for _, k := range kinds {
 		columns = append(columns, string(k))
 	}
@@ -149,7 +153,7 @@ func (r *Report) Print(w io.Writer) {
 		}
 		fmt.Fprintf(t, "%s\t", row.Project)
 		for _, n := range []int{row.Mutations, row.Builds, row.Mattered, row.Clean, row.Failed,
-			row.Executed, row.Replayed, row.Cached, row.Unwatched, row.Needless} {
+			row.Executed, row.Replayed, row.Cached, row.Unwatched, row.Needless, row.After} {
 			fmt.Fprintf(t, "%d\t", n)
 		}
 		for _, k := range kinds {
@@ -181,9 +185,9 @@ func (r *Report) Line() string {
 	}
 	average := func(all time.Duration, n int) float64 { return all.Seconds() / float64(max(n, 1)) }
 	return fmt.Sprintf("seed %d: %d changes of %d projects, %d kills, %d prunes; %d builds (%.2f s each) and %d clean ones (%.2f s); "+
-		"RUN steps: %d executed, %d replayed, %d cached, %d unwatched, %d needless; %s",
+		"RUN steps: %d executed, %d replayed, %d cached, %d unwatched, %d needless (%d after one that ran); %s",
 		r.Seed, t.Mutations, len(r.Rows), t.Kills, t.Prunes, t.Builds, average(t.Ours, t.Builds), t.Clean, average(t.Stock, t.Clean),
-		t.Executed, t.Replayed, t.Cached, t.Unwatched, t.Needless, strings.Join(found, ", "))
+		t.Executed, t.Replayed, t.Cached, t.Unwatched, t.Needless, t.After, strings.Join(found, ", "))
 }
 
 // kinds are those of differences, as they are printed.
