@@ -31,7 +31,7 @@ func (s *Source) Ignore() (name string, text []byte, err error) {
 	}
 	for _, name := range names {
 		b, err := readRegular(name, dockerfileLimit)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EISDIR) {
 			continue
 		}
 		if err != nil {
@@ -52,6 +52,9 @@ func readRegular(name string, limit int64) ([]byte, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
+	}
+	if fi.IsDir() {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: syscall.EISDIR}
 	}
 	if !fi.Mode().IsRegular() || fi.Size() > limit {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: errors.New("is no regular file, or too large")}
