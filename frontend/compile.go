@@ -36,6 +36,7 @@ type compiled struct {
 	made   map[int]bool // the steps that passes made, by ID: whether they have mounts that the user did not write
 	watch  map[int]bool // the steps that are to be watched, by ID; nil if there is no plan
 	args   string       // names of ARGs, see ArgsKey
+	off    string       // see LayersOffKey
 
 	images map[string]dockerspec.DockerOCIImageConfig // what source gives, by platform ("" if none was asked for)
 }
@@ -66,6 +67,7 @@ func (r *rewriter) compile(ctx context.Context, name string, src []byte) (file *
 	file.steps = r.report.Account.Last().Steps()
 	file.watch = watches(res.Plan)
 	file.args = argNames(res.Plan)
+	file.off = layersOff(p, f)
 	text, lines := res.Plan.Text()
 	if text == string(src) {
 		return file

@@ -165,6 +165,9 @@ func (r *rewriter) finish(res *client.Result) (*client.Result, error) {
 	if err := r.report.attach(res); err != nil {
 		return nil, err
 	}
+	if r.file != nil && r.report.Aside == "" {
+		res.AddMeta(LayersOffKey, []byte(r.file.off))
+	}
 	return wrapRefs(res, func(ref client.Reference) client.Reference {
 		if f, ok := ref.(*reading); ok {
 			return f.Reference

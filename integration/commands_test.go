@@ -25,6 +25,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"signal":          sendSignal,
 	"finish":          finish,
 	"await":           await,
+	"await-blob":      awaitBlob,
 	"release":         release,
 	"remote-build":    remoteBuild,
 	"no-leftovers":    noLeftovers,
@@ -36,11 +37,18 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"image-has":       imageHas,
 	"image-lacks":     imageLacks,
 	"image-stat":      imageStat,
+	"image-formats":   imageFormats,
+	"image-begins":    imageBegins,
 	"image-config":    imageConfig,
 	"image-layers":    imageLayers,
 	"image-exists":    imageExists,
+	"images-same":     imagesSame,
+	"image-differs":   imageDiffersBy,
+	"same-image":      sameImage,
+	"same-layers":     sameLayers,
 	"registry-auth":   registryAuth,
 	"registry-refuse": registryRefuse,
+	"registry-hold":   registryHold,
 	"ssh-agent":       sshAgent,
 }
 
@@ -198,6 +206,17 @@ func registryRefuse(ts *testscript.TestScript, neg bool, args []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused = append(s.refused, refusal{re, status, args[2]})
+}
+
+// registry-hold POINT REGEXP: from now on the registry waits at the point with requests whose "METHOD /path" matches; see await and release.
+func registryHold(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2, "registry-hold POINT REGEXP")
+	re, err := regexp.Compile(args[1])
+	ts.Check(err)
+	s := worldOf(ts).server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = append(s.held, hold{re, args[0]})
 }
 
 // ssh-agent: starts an agent with one key and sets SSH_AUTH_SOCK.

@@ -115,7 +115,9 @@ func check(ctx context.Context, r *rig, c *cases.Case, n *tally) (*verdict, erro
 	if err := j.next(); err != nil {
 		return nil, err
 	}
-	vs = slices.DeleteFunc(vs, func(w variant) bool { return !slices.Contains([]string{stockName, "safe", "all", "fix"}, w.name) })
+	vs = slices.DeleteFunc(vs, func(w variant) bool {
+		return !slices.Contains([]string{stockName, "safe", "merged", "all", "fix"}, w.name)
+	})
 	return v, v.round(ctx, j, vs, spaces, n)
 }
 
@@ -175,6 +177,9 @@ func (v *verdict) round(ctx context.Context, j *job, vs []variant, spaces map[st
 		}
 		// In a second round variants meet whose cache mounts may have been apart before.
 		id := got.key
+		if w.merged {
+			id += " merged"
+		}
 		if j.second {
 			id += spaces[w.name]
 		}
@@ -215,6 +220,9 @@ func (v *verdict) round(ctx context.Context, j *job, vs []variant, spaces map[st
 			continue
 		}
 		rules := got.rules()
+		if w.merged {
+			rules.Level, rules.AnyLinks = oracle.LevelFiles, true
+		}
 		if j.second && rules.Level == oracle.LevelImage && len(got.passed()) == 0 {
 			rules.Level = oracle.LevelFiles
 		}

@@ -19,6 +19,7 @@ import (
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/tonistiigi/fsutil"
 
+	"github.com/optbuild/optbuild/builder/export"
 	"github.com/optbuild/optbuild/integration/bases"
 	"github.com/optbuild/optbuild/integration/fakes"
 	"github.com/optbuild/optbuild/integration/oracle"
@@ -135,6 +136,7 @@ type build struct {
 	attrs    map[string]string
 	dirs     map[string]string // local directories by name: "context", "dockerfile", named contexts
 	frontend gateway.BuildFunc
+	merged   bool // layers of adjacent RUNs
 }
 
 // build returns the images that a build makes, by platform.
@@ -165,11 +167,14 @@ func (r *rig) build(ctx context.Context, b build) (map[string]*oracle.Image, err
 			}
 		}
 	}()
+	exporter := map[string]string{"tar": "false", "compression": "uncompressed", "rewrite-timestamp": "true", "attest:provenance": "disabled=true"}
+	if b.merged {
+		exporter[export.AttrSquash], exporter[export.AttrStrip] = string(export.SquashRuns), "off"
+	}
 	resp, err := r.client.Build(ctx, client.SolveOpt{
 		FrontendAttrs: attrs,
 		LocalMounts:   mounts,
-		Exports: []client.ExportEntry{{Type: client.ExporterOCI, OutputStore: r.blobs, Attrs: map[string]string{
-			"tar": "false", "compression": "uncompressed", "rewrite-timestamp": "true", "attest:provenance": "disabled=true"}}},
+		Exports:       []client.ExportEntry{{Type: client.ExporterOCI, OutputStore: r.blobs, Attrs: exporter}},
 	}, "", b.frontend, statuses)
 	<-done
 	if err != nil {

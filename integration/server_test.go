@@ -38,6 +38,7 @@ type server struct {
 	// user and password, if set, are asked for by the registry.
 	user, password string
 	refused        []refusal
+	held           []hold
 }
 
 // point is a place in a build that a script waits for.
@@ -51,6 +52,12 @@ type refusal struct {
 	request *regexp.Regexp // matched against "METHOD /path"
 	status  int
 	message string
+}
+
+// hold makes the registry wait with its answer to requests that match until the script releases a point.
+type hold struct {
+	request *regexp.Regexp
+	point   string
 }
 
 func newServer(g *ground, dir string) (*server, error) {
@@ -67,12 +74,7 @@ func newServer(g *ground, dir string) (*server, error) {
 	mux.Handle("/git/", gitBackend(dir))
 	mux.HandleFunc("/arrive/{name}", func(_ http.ResponseWriter, r *http.Request) { s.point(r.PathValue("name")).arrive() })
 	mux.HandleFunc("/hold/{name}", func(_ http.ResponseWriter, r *http.Request) {
-		p := s.point(r.PathValue("name"))
-		p.arrive()
-		select {
-		case <-p.released:
-		case <-r.Context().Done():
-		}
+		s.point(r.PathValue("name")).wait(r)
 	})
 	s.http = &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)}
 	go s.http.Serve(l)
@@ -98,14 +100,24 @@ func (s *server) point(name string) *point {
 	return p
 }
 
-func (p *point) arrive()  { p.arrivedOnce.Do(func() { close(p.arrived) }) }
+func (p *point) arrive() { p.arrivedOnce.Do(func() { close(p.arrived) }) }
+
+// wait arrives, and returns when the point is released or nobody waits for the answer any more.
+func (p *point) wait(r *http.Request) {
+	p.arrive()
+	select {
+	case <-p.released:
+	case <-r.Context().Done():
+	}
+}
+
 func (p *point) release() { p.releasedOnce.Do(func() { close(p.released) }) }
 
-// guard asks for the password and refuses what the script wants to be refused.
+// guard asks for the password, refuses what the script wants to be refused, and holds what it wants to be held.
 func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		user, password, refused := s.user, s.password, s.refused
+		user, password, refused, held := s.user, s.password, s.refused, s.held
 		s.mu.Unlock()
 		if user != "" {
 			if u, p, _ := r.BasicAuth(); u != user || p != password {
@@ -118,6 +130,11 @@ func (s *server) guard(next http.Handler) http.Handler {
 			if f.request.MatchString(r.Method + " " + r.URL.Path) {
 				regError(w, f.status, "DENIED", f.message)
 				return
+			}
+		}
+		for _, h := range held {
+			if h.request.MatchString(r.Method + " " + r.URL.Path) {
+				s.point(h.point).wait(r)
 			}
 		}
 		next.ServeHTTP(w, r)

@@ -31,11 +31,13 @@ type variant struct {
 	name  string
 	attrs map[string]string
 	fixed bool // what `optbuild fix` writes, built by stock BuildKit's frontend
+	// merged has the exporter make one layer of adjacent RUNs, as it does by default; nothing is stripped.
+	merged bool
 }
 
 const stockName = "stock"
 
-// variants are stock BuildKit's frontend first, then ours: off, each pass alone, safe, all, and the fixed file.
+// variants are stock BuildKit's frontend first, then ours: off, each pass alone, safe, safe with merged layers, all, and the fixed file.
 func variants() []variant {
 	out := []variant{{name: stockName}, {name: "off", attrs: map[string]string{frontend.AttrOptimize: string(opt.Off)}}}
 	names := opt.Names()
@@ -48,6 +50,7 @@ func variants() []variant {
 	}
 	return append(out,
 		variant{name: "safe", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe)}},
+		variant{name: "merged", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe)}, merged: true},
 		variant{name: "all", attrs: map[string]string{frontend.AttrOptimize: string(opt.All)}},
 		variant{name: "fix", fixed: true})
 }
@@ -136,7 +139,7 @@ func (j *job) spec(v variant) (build, map[string]string) {
 	if v.fixed || v.name == stockName {
 		attrs["cmdline"] = "stock" // the frontend of this process, whatever `# syntax=` says
 	}
-	b := build{attrs: attrs, dirs: contexts, frontend: frontend.Build}
+	b := build{attrs: attrs, dirs: contexts, frontend: frontend.Build, merged: v.merged}
 	if v.fixed || v.name == stockName {
 		b.frontend = dockerfile.Build
 	}
@@ -316,7 +319,7 @@ func (d *dry) key(res *gateway.Result) string {
 	sum := sha256.New()
 	fmt.Fprintln(sum, d.defs)
 	for _, k := range slices.Sorted(maps.Keys(res.Metadata)) {
-		if k != frontend.ReportKey {
+		if k != frontend.ReportKey && k != frontend.LayersOffKey { // which is for the exporter
 			fmt.Fprintf(sum, "%s=%s\n", k, res.Metadata[k])
 		}
 	}

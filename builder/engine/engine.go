@@ -22,6 +22,7 @@ import (
 	"runtime/debug"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	bkcache "github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/remotecache"
 	"github.com/moby/buildkit/cache/remotecache/gha"
 	"github.com/moby/buildkit/cache/remotecache/gha/ghatypes"
@@ -49,6 +50,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 
+	"github.com/optbuild/optbuild/builder/export"
 	"github.com/optbuild/optbuild/cache"
 )
 
@@ -121,6 +123,8 @@ type Options struct {
 type Engine struct {
 	controller *control.Controller
 	worker     *base.Worker
+	merger     *export.Merger
+	eager      *eager
 	parts      *parts
 	root       string
 }
@@ -155,7 +159,8 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 			return nil, fmt.Errorf("%w: collect garbage: %w", ErrDamaged, err)
 		}
 	}
-	e = &Engine{worker: w, parts: p, root: o.Root}
+	e = &Engine{worker: w, merger: newMerger(p.root, w), parts: p, root: o.Root}
+	e.eager = newEager(e.merger)
 	workers := &worker.Controller{}
 	if err := workers.Add(e.steps()); err != nil {
 		return nil, err
@@ -163,7 +168,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 
 	frontends := map[string]bkfrontend.Frontend{}
 	for name, build := range o.Frontends {
-		frontends[name] = forwarder.NewGatewayForwarder(workers.Infos(), build)
+		frontends[name] = forwarder.NewGatewayForwarder(workers.Infos(), e.eager.frontend(build))
 	}
 	if !o.NoGateway {
 		if frontends["gateway.v0"], err = gateway.NewGatewayFrontend(workers.Infos(), o.GatewayRepositories); err != nil {
@@ -214,12 +219,16 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 	return e, nil
 }
 
-// steps is the worker that solves steps: BuildKit's, with those replayed that the frontend has marked.
+// steps is the worker that solves steps: BuildKit's, with those replayed that the frontend has marked, and images exported with merged layers.
 func (e *Engine) steps() worker.Worker {
-	if e.parts.replayer == nil {
-		return e.worker
+	replaying := func(w *base.Worker) worker.Worker {
+		if e.parts.replayer == nil {
+			return w
+		}
+		return e.parts.replayer.Worker(w)
 	}
-	return e.parts.replayer.Worker(e.worker)
+	with := func(m bkcache.Manager) worker.Worker { return replaying(withManager(e.worker, m)) }
+	return e.parts.profiler.Worker(exporting{compressing{dating{replaying(e.worker), e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger})
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).
@@ -251,9 +260,12 @@ func (e *Engine) Notices() []string { return e.parts.repair.notices }
 
 // Close closes the databases and seals them: the next engine need not examine them. No request may be under way.
 func (e *Engine) Close() error {
+	e.eager.Close()
 	if e.parts.replayer != nil {
-		e.parts.replayer.Collect()
+		e.parts.replayer.Close()
 	}
+	e.parts.profiler.Close()
+	e.merger.Collect()
 	if err := errors.Join(e.controller.Close(), e.parts.Close()); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -170,6 +171,50 @@ func walkImage(ctx context.Context, store content.Provider, target v1.Descriptor
 func (e *Engine) Listing() uint64 {
 	d := e.parts.snapshotDirs()
 	return stampNames(filepath.Join(e.parts.blobs(), "sha256"), d.path, d.shared)
+}
+
+// Growth is what was added to the cache.
+type Growth struct {
+	Bytes  int64 // of what can't change any more
+	Things int   // snapshots and blobs; no more records than these
+}
+
+// fileClock is more than the kernel's clock for files is behind (it has ticks of up to 10 ms).
+const fileClock = 20 * time.Millisecond
+
+// Growth measures what was added since a moment, without looking at files: the snapshotter knows the size of snapshots that can't change any more. What was
+// removed is not taken off.
+func (e *Engine) Growth(ctx context.Context, since time.Time) (g Growth, err error) {
+	dirs := e.parts.snapshotDirs()
+	err = e.parts.snapshots.Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
+		if !info.Created.After(since) {
+			return nil
+		}
+		g.Things++
+		if info.Kind != snapshots.KindCommitted {
+			return nil
+		}
+		s, err := e.parts.snapshots.Usage(ctx, info.Name)
+		if errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) {
+			return nil // went meanwhile
+		}
+		g.Bytes += s.Size + dirs.overhead
+		return err
+	})
+	if err != nil && !errdefs.IsNotFound(err) { // there never was a snapshot
+		return g, err
+	}
+	entries, err := os.ReadDir(filepath.Join(e.parts.blobs(), "sha256"))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	for _, f := range entries {
+		if info, err := f.Info(); err == nil && info.ModTime().After(since.Add(-fileClock)) {
+			g.Things++
+			g.Bytes += info.Size()
+		}
+	}
+	return g, err
 }
 
 // CollectGarbage removes snapshots, blobs and directories that nothing refers to, and returns when they are gone.

@@ -37,6 +37,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/optbuild/optbuild/builder/engine/profiler"
 	"github.com/optbuild/optbuild/builder/engine/replay"
 	"github.com/optbuild/optbuild/snapshot"
 )
@@ -50,6 +51,7 @@ type parts struct {
 	images      images.Store
 	snapshots   snapshots.Snapshotter
 	replayer    *replay.Replayer // nil with snapshotters that have no layers of directories
+	profiler    *profiler.Profiler
 	repair      repair
 }
 
@@ -80,6 +82,9 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 			return nil, err
 		}
 	}
+	if p.profiler, err = profiler.New(filepath.Join(p.root, "snapshots", "profiles"), o.Runtime); err != nil {
+		return nil, err
+	}
 	blobs, err := local.NewStore(filepath.Join(p.root, "content"))
 	if err != nil {
 		return nil, fmt.Errorf("open content store: %w", err)
@@ -101,7 +106,7 @@ func (p *parts) Close() error { return errors.Join(p.snapshots.Close(), p.db.Clo
 
 // content is the store that all parts of the engine read from.
 func (p *parts) content() *containerdsnapshot.Store {
-	return containerdsnapshot.NewContentStore(verified{p.mdb.ContentStore(), p.noteSuspect}, Namespace)
+	return containerdsnapshot.NewContentStore(replay.Contents(verified{p.mdb.ContentStore(), p.noteSuspect}), Namespace)
 }
 
 func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) {
@@ -168,9 +173,6 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 
 	content := p.content()
 	applier := winlayers.NewFileSystemApplierWithWindows(content, apply.NewFileSystemApplier(content))
-	if p.replayer != nil {
-		applier = p.replayer.Applier(applier)
-	}
 	opt := base.WorkerOpt{
 		ID:     id,
 		Root:   p.root,
@@ -186,7 +188,7 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 		Snapshotter:      containerdsnapshot.NewSnapshotter(p.snapshotter, p.mdb.Snapshotter(p.snapshotter), Namespace, nil),
 		ContentStore:     content,
 		Applier:          applier,
-		Differ:           winlayers.NewWalkingDiffWithWindows(content, walking.NewWalkingDiff(content)),
+		Differ:           replay.Comparer(winlayers.NewWalkingDiffWithWindows(content, walking.NewWalkingDiff(content))),
 		ImageStore:       p.images,
 		Platforms:        o.Platforms,
 		LeaseManager:     leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(p.mdb), Namespace),

@@ -102,8 +102,19 @@ func (k *Keeper) Idle(ctx context.Context) {
 	k.idle = true
 	n := k.readNotes()
 	d, err := cache.DiskOf(k.dir)
-	if err != nil || n.fresh(time.Now(), d, k.limit, k.engine.Listing()) {
+	if err != nil {
 		return
+	}
+	if n.recent(time.Now(), d) {
+		var grown engine.Growth
+		if n.Listing != k.engine.Listing() {
+			if grown, err = k.engine.Growth(ctx, n.At); err != nil {
+				logrus.WithError(err).Warn("measure what was added to the cache")
+			}
+		}
+		if err == nil && n.below(d, k.limit, grown) {
+			return
+		}
 	}
 	k.collect(ctx)
 }
@@ -126,6 +137,7 @@ func (k *Keeper) collect(ctx context.Context) {
 // told whether the cache is far above the limit. It returns the last measurement. k.mu is held.
 func (k *Keeper) shrink(ctx context.Context, limit cache.Limit, goOn func(far bool) bool, removed func(cache.Record)) (cache.Usage, error) {
 	for pass := 0; ; pass++ {
+		at := time.Now()
 		u, err := k.engine.DiskUsage(ctx)
 		if err != nil {
 			return u, err
@@ -138,7 +150,7 @@ func (k *Keeper) shrink(ctx context.Context, limit cache.Limit, goOn func(far bo
 		if err != nil {
 			return u, err
 		}
-		k.writeNotes(notes{At: time.Now(), Bytes: u.Total, Records: len(records), Free: d.Free, Listing: k.engine.Listing()})
+		k.writeNotes(notes{At: at, Bytes: u.Total, Records: len(records), Free: d.Free, Listing: k.engine.Listing()})
 		here := limit.On(d, u.Total)
 		logrus.Debugf("cache takes %s in %d records, allowed are %s", cache.FormatBytes(u.Total), len(records), cache.FormatBytes(here.Bytes))
 		if !here.Exceeded(u.Total, len(records)) && !(pass == 0 && cache.Short(d)) {
@@ -185,7 +197,7 @@ func (k *Keeper) usage(ctx context.Context) (cache.Usage, error) {
 
 // notes are what the last measurement found.
 type notes struct {
-	At      time.Time `json:"at"`
+	At      time.Time `json:"at"` // that it began
 	Bytes   int64     `json:"bytes"`
 	Records int       `json:"records"`
 	Free    int64     `json:"free"` // of the disk
@@ -193,13 +205,17 @@ type notes struct {
 	Listing uint64 `json:"listing"`
 }
 
-// fresh reports whether measuring again can wait: no snapshot or blob was added, and what steps wrote to cache mounts and
-// contexts can't have been much, because the disk did not lose much. (That others freed as much can hide that, for an hour at
-// most.) This keeps the end of a build that changed nothing at a few directory listings.
-func (n notes) fresh(now time.Time, d cache.Disk, l cache.Limit, listing uint64) bool {
-	slack := l.Bytes / 16
-	return !cache.Short(d) && n.At.Before(now) && now.Sub(n.At) < time.Hour && n.Listing == listing &&
-		n.Bytes < l.Bytes-slack && n.Free-d.Free < slack && n.Records <= l.Records
+// recent reports whether the notes say anything about today.
+func (n notes) recent(now time.Time, d cache.Disk) bool {
+	return !cache.Short(d) && n.At.Before(now) && now.Sub(n.At) < time.Hour
+}
+
+// below reports whether measuring again can wait, because the cache can't have come near its limit since. What was added is known, but for what contexts, cache mounts and other
+// snapshots that can still change have grown by: that is taken from what the disk lost beyond it. (That others freed as much can hide that, for an hour at most.) What was removed
+// is not taken off. So the end of a build costs a few directory listings, and not a look at each file that can change.
+func (n notes) below(d cache.Disk, l cache.Limit, g engine.Growth) bool {
+	slack, lost := l.Bytes/16, n.Free-d.Free
+	return n.Bytes+max(g.Bytes, lost) < l.Bytes-slack && lost-g.Bytes < slack && n.Records+g.Things <= l.Records
 }
 
 func (k *Keeper) readNotes() (n notes) {

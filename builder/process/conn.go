@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,7 @@ type Conn struct {
 	dir   Dir
 	build string
 	hold  *net.UnixConn
+	leave func() error
 	pidfd int           // -1 if there is none
 	lost  chan struct{} // closed when the engine is about to end, or has
 	gone  chan struct{} // closed when the engine has ended, or has let us go after Close
@@ -77,9 +79,13 @@ func (c *Conn) Dial(ctx context.Context, service string) (net.Conn, error) {
 	}
 }
 
+// Leave gives up the hold and does not wait, so that the engine may end while the command has other things to do. Nothing can be asked of the engine any more;
+// Close is still to be called.
+func (c *Conn) Leave() { _ = c.leave() }
+
 // Close gives up the hold. When this was the last one it returns after the engine has ended, else at once.
 func (c *Conn) Close() error {
-	if err := c.hold.CloseWrite(); err == nil {
+	if err := c.leave(); err == nil {
 		<-c.gone
 	}
 	return c.hold.Close()
@@ -164,7 +170,7 @@ func join(ctx context.Context, d Dir, build string) (*Conn, error) {
 		uc.Close()
 		return nil, errOtherBuild
 	}
-	c := &Conn{Notices: w.Notices, Settings: w.Settings, PID: w.PID, Kind: w.Kind, dir: d, build: build, hold: uc, pidfd: peerPidfd(uc), lost: make(chan struct{}), gone: make(chan struct{})}
+	c := &Conn{Notices: w.Notices, Settings: w.Settings, PID: w.PID, Kind: w.Kind, dir: d, build: build, hold: uc, leave: sync.OnceValue(uc.CloseWrite), pidfd: peerPidfd(uc), lost: make(chan struct{}), gone: make(chan struct{})}
 	go c.listen(r)
 	return c, nil
 }

@@ -61,6 +61,12 @@ func (s *Solve) offerDockerfile(name string, content, ignore []byte) {
 	}
 }
 
+// dockerfileText is the text of the Dockerfile, nil if it is remote.
+func (s *Solve) dockerfileText() []byte {
+	f, _ := s.LocalMounts["dockerfile"].(memory)
+	return f[s.FrontendAttrs["filename"]].content
+}
+
 // contentTime is a time between 1970 and 2038 that stands for a content.
 func contentTime(content []byte) int64 {
 	sum := sha256.Sum256(content)
@@ -105,7 +111,7 @@ func (r *Request) localDockerfile(s *Solve) error {
 	}
 	ignore, err := ReadText(path + ".dockerignore")
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EISDIR): // BuildKit takes no notice of a directory either
 		ignore = nil
 	case err != nil: // without it, files would be sent that the user wants to keep
 		return &InputError{Path: path + ".dockerignore", Err: cause(err)}

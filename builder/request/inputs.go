@@ -115,7 +115,14 @@ func (s *Solve) mount(name, dir string) (string, error) {
 	if err != nil {
 		return "", &InputError{Path: abs, Err: err}
 	}
-	s.LocalMounts[name] = s.ledger.FS(name, abs, unreadable{hardlinks{f, abs}, abs, s.unreadable, s.released})
+	f = hardlinks{f, abs}
+	if s.modes != nil {
+		if s.modes[abs] == nil {
+			s.modes[abs] = &modes{}
+		}
+		f = trackedModes{f, s.modes[abs]}
+	}
+	s.LocalMounts[name] = s.ledger.FS(name, abs, unreadable{f, abs, s.unreadable, s.released})
 	return abs, nil
 }
 

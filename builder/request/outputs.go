@@ -96,6 +96,18 @@ func (r *Request) finishOutputs(s *Solve) error {
 			}
 		}
 	}
+	if err := r.layers(s); err != nil {
+		return err
+	}
+	if err := r.compression(s); err != nil {
+		return err
+	}
+	if err := r.prioritized(s); err != nil {
+		return err
+	}
+	if err := s.early(); err != nil {
+		return err
+	}
 	stdout := 0
 	for _, e := range s.Exports {
 		if isTrue(e.Attrs["push"]) && e.Attrs["name"] == "" {

@@ -7,10 +7,12 @@
 package request
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 
 	"github.com/moby/buildkit/client"
 	"github.com/tonistiigi/fsutil"
@@ -53,8 +55,21 @@ type Request struct {
 	Provenance    string
 	SBOM          string
 	Attest        []string
-	IIDFile       string            // checked against the outputs only; the caller writes it
-	Frontend      map[string]string // attributes for the frontend alone
+	Squash        string // which layers become one, see export.ParseSquash; "" is off
+	Strip         string // what is left out of them, see strip.Parse; "" is off
+	IIDFile       string // checked against the outputs only; the caller writes it
+	// Compression is how layers are compressed: "", gzip, zstd, estargz or uncompressed; CompressionLevel "" or a number. ForceCompression is about those of the base image, too.
+	Compression, CompressionLevel string
+	ForceCompression              bool
+	// Prioritized are files that come first in layers that can be pulled lazily, relative to the root.
+	Prioritized []string
+	Frontend    map[string]string // attributes for the frontend alone
+	// Epoch is --epoch: "" or auto, off, git, or seconds since 1970.
+	Epoch string
+	// Exact says that nothing may differ from what docker makes, so that neither times nor modes follow git.
+	Exact bool
+	// KeepModes sends files with the modes that they have, also in a checkout of a git repository.
+	KeepModes bool
 
 	// Environ is the environment of the user, as os.Environ gives it.
 	Environ []string
@@ -87,16 +102,53 @@ type Solve struct {
 	SSH bool
 	// Warnings are lines for the user about flags that have no effect.
 	Warnings []string
+	// Notes are lines for the user about what was done by itself. Examine adds to them.
+	Notes []string
 
-	ledger     *ledger.Ledger
-	stage      staging
-	unreadable chan error
-	released   chan struct{} // closed by Discard
+	epoch       string            // what is left of --epoch for Examine
+	datesItself bool              // the Dockerfile has a say in the epoch
+	modes       map[string]*modes // of local directories, by their paths; nil keeps all modes
+	ledger      *ledger.Ledger
+	stage       staging
+	unreadable  chan error
+	released    chan struct{} // closed by Discard
 }
 
-// Examine looks at the local directories and chooses the engine's copies of them to use. Call it before the solve; it may
-// run while an engine is started.
-func (s *Solve) Examine() {
+// Examine looks at the local directories: it asks git about them, and chooses the engine's copies of them to use. Call it before the
+// solve; it may run while an engine is started.
+func (s *Solve) Examine(ctx context.Context) error {
+	asked := make(chan error, 1)
+	go func() { asked <- s.askGit(ctx) }()
+	s.examineCopies()
+	return <-asked
+}
+
+// askGit asks about the context if modes or times depend on the answer, and about named contexts if modes do.
+func (s *Solve) askGit(ctx context.Context) error {
+	if s.ContextDir != "" && (s.modes != nil || s.epoch == epochGit || s.epoch == epochAuto && s.hasImage()) || s.epoch == epochGit {
+		c, err := findCheckout(ctx, s.ContextDir)
+		if m := s.modes[s.ContextDir]; m != nil && err == nil {
+			m.settle(c)
+		}
+		if err := s.commitTime(ctx, c, err); err != nil {
+			return err
+		}
+	}
+	for dir, m := range s.modes {
+		if dir == s.ContextDir {
+			continue
+		}
+		if c, err := findCheckout(ctx, dir); err == nil {
+			m.settle(c)
+		}
+	}
+	return nil
+}
+
+// Changed is a line about what was changed in what was sent, "" if nothing was. Call it after the solve.
+func (s *Solve) Changed() string { return said(slices.Collect(maps.Values(s.modes))) }
+
+func (s *Solve) examineCopies() {
 	s.ledger.Open()
 	s.SharedKey = s.ledger.Key()
 	for name := range s.NamedDirs {
@@ -163,14 +215,23 @@ func New(ctx context.Context, r Request, frontend string) (_ *Solve, err error) 
 		}
 	}()
 	for _, f := range []func(*Solve) error{
-		r.attrs, r.steps, r.question, r.caches, r.attestations, r.secrets, r.outputs,
+		r.attrs, r.steps, r.question, r.caches, r.attestations, r.secrets, r.outputs, r.epoch,
 	} {
 		if err := f(s); err != nil {
 			return nil, err
 		}
 	}
+	if !r.KeepModes && !r.Exact {
+		s.modes = map[string]*modes{}
+	}
 	if err := r.inputs(ctx, s); err != nil { // files after flags
 		return nil, err
+	}
+	if text := s.dockerfileText(); text != nil {
+		s.datesItself = bytes.Contains(text, []byte(sourceDateEpoch))
+		if switchedOff(text, GitModes) {
+			clear(s.modes)
+		}
 	}
 	return s, nil
 }

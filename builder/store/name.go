@@ -15,7 +15,7 @@ import (
 
 // danglingPrefix is what the names of images without a name begin with: "dangling@sha256:...", as BuildKit's image exporter
 // writes them.
-const danglingPrefix = "dangling@"
+const danglingPrefix = DanglingPrefix + "@"
 
 func danglingName(d digest.Digest) string { return danglingPrefix + d.String() }
 

@@ -92,9 +92,9 @@ func (w *walker) checkAttributes(e *Entry, since int64) (*Difference, int64, err
 	case !there:
 		return &Difference{Path: e.Path, Kind: Vanished}, 0, nil
 	}
-	is := Entry{Path: e.Path}
+	var is Entry
 	is.attributes(&st)
-	d := &Difference{Path: e.Path}
+	var d Difference
 	switch {
 	case is.kind() != e.kind():
 		d.Kind, d.Was, d.Is = TypeChanged, typeName(e.Mode, e.Rdev), typeName(is.Mode, is.Rdev)
@@ -109,13 +109,14 @@ func (w *walker) checkAttributes(e *Entry, since int64) (*Difference, int64, err
 	case is.Modified != e.Modified && (is.Modified > since || e.Modified > since):
 		d.Kind = BecameNewer
 		if other, err := w.checkContent(e); other != nil || err != nil { // what people have to know
-			d = other
-			return d, is.Modified, err
+			return other, is.Modified, err
 		}
 	default:
-		d = nil
+		return nil, is.Modified, nil
 	}
-	return d, is.Modified, nil
+	d.Path = e.Path
+	found := d // which is rare, and allocated only then
+	return &found, is.Modified, nil
 }
 
 // checkContent compares what has to be read: the attributes are known to be equal.
@@ -169,7 +170,6 @@ func (w *walker) checkContent(e *Entry) (*Difference, error) {
 // compareListing returns the first name in which two sorted listings differ.
 func compareListing(path string, was, is []Name) *Difference {
 	for i := 0; ; i++ {
-		d := &Difference{Path: path, Kind: ListingChanged}
 		order := 0
 		switch {
 		case i >= len(was) && i >= len(is):
@@ -181,15 +181,17 @@ func compareListing(path string, was, is []Name) *Difference {
 		default:
 			order = strings.Compare(was[i].Name, is[i].Name)
 		}
+		if order == 0 && was[i].Type == is[i].Type {
+			continue
+		}
+		d := &Difference{Path: path, Kind: ListingChanged}
 		switch {
 		case order > 0:
 			d.Name, d.Is = is[i].Name, entryName(is[i].Type)
 		case order < 0:
 			d.Name, d.Was = was[i].Name, entryName(was[i].Type)
-		case was[i].Type != is[i].Type:
-			d.Name, d.Was, d.Is = was[i].Name, entryName(was[i].Type), entryName(is[i].Type)
 		default:
-			continue
+			d.Name, d.Was, d.Is = was[i].Name, entryName(was[i].Type), entryName(is[i].Type)
 		}
 		return d
 	}

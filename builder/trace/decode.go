@@ -80,6 +80,8 @@ type decoder struct {
 	memory int // how many bytes may yet be allocated
 	err    error
 
+	path []byte // the last one, for making the next
+
 	owners  places[owner]
 	digests places[[32]byte]
 }
@@ -165,7 +167,12 @@ func (d *decoder) shared(last string) string {
 	if !d.spend(int(n)) {
 		return ""
 	}
-	return last[:n] + d.string()
+	b := d.take(d.uvarint())
+	if !d.spend(len(b)) {
+		return ""
+	}
+	d.path = append(append(d.path[:0], last[:n]...), b...)
+	return string(d.path)
 }
 
 func (d *decoder) time() time.Time {

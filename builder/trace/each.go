@@ -1,16 +1,17 @@
 package trace
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
 
 const (
-	atOnce = 2  // goroutines: reading is bound by the kernel's path walk and by hashing, and the machine has other work
-	block  = 32 // entries that a goroutine takes at a time: neighbours share their directory's descriptor
+	mostAtOnce = 8  // goroutines: reading is bound by the kernel's path walk and by hashing, which several processors share well
+	block      = 32 // entries that a goroutine takes at a time: neighbours share their directory's descriptor
 )
 
-// each calls do for the numbers below n, in order if there are few and on two goroutines if there are many, each with a walker
+// each calls do for the numbers below n, in order if there are few and on several goroutines if there are many, each with a walker
 // of its own. It returns the difference or the error of the lowest number that has one; those above may not have been called.
 func each(root string, n int, do func(w *walker, i int) (*Difference, error)) (*Difference, error) {
 	var (
@@ -51,12 +52,10 @@ func each(root string, n int, do func(w *walker, i int) (*Difference, error)) (*
 			}
 		}
 	}
-	for range min(atOnce, n/block) {
+	for range min(runtime.GOMAXPROCS(0), mostAtOnce, n/block) - 1 {
 		wg.Go(work)
 	}
-	if n < block {
-		work()
-	}
+	work()
 	wg.Wait()
 	return found, wrong
 }

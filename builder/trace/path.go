@@ -65,7 +65,7 @@ func validPath(path string) bool {
 
 // validName says whether a name can be one of a directory's. Any other byte is a letter like any other.
 func validName(name string) bool {
-	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, "/\x00")
+	return name != "" && name != "." && name != ".." && strings.IndexByte(name, '/') < 0 && strings.IndexByte(name, 0) < 0
 }
 
 // parent returns the directory that a path is in; the root is in itself.

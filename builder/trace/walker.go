@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,9 @@ type walker struct {
 	buffer []byte    // for reading files and directories
 }
 
+// buffers are kept: a new one costs as much as looking at ten files.
+var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
 type openDir struct {
 	path string
 	fd   int
@@ -31,7 +35,7 @@ func newWalker(root string) (*walker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open layer %s: %w", root, err)
 	}
-	return &walker{dirs: []openDir{{".", fd}}, buffer: make([]byte, 64<<10)}, nil
+	return &walker{dirs: []openDir{{".", fd}}, buffer: buffers.Get().(*[64 << 10]byte)[:]}, nil
 }
 
 func (w *walker) close() {
@@ -39,6 +43,8 @@ func (w *walker) close() {
 		unix.Close(d.fd)
 	}
 	w.dirs = nil
+	buffers.Put((*[64 << 10]byte)(w.buffer))
+	w.buffer = nil
 }
 
 // at returns the descriptor of the directory that a name is in, and the name in it. The descriptor is the walker's.

@@ -48,6 +48,11 @@ func overlayPrefix() string {
 // xattrsOf returns the digest of the extended attributes of a name that was opened as fd, or that can't be opened (fd is -1:
 // symbolic links, devices, pipes, sockets). It is zero if there are none that count.
 func (w *walker) xattrsOf(path string, fd int) (digest [32]byte, err error) {
+	if fd >= 0 {
+		if n, err := unix.Flistxattr(fd, w.buffer); n == 0 && err == nil { // as nearly always
+			return digest, nil
+		}
+	}
 	list := func(b []byte) (int, error) { return unix.Flistxattr(fd, b) }
 	get := func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) }
 	if fd < 0 {
@@ -61,16 +66,12 @@ func (w *walker) xattrsOf(path string, fd int) (digest [32]byte, err error) {
 		list = func(b []byte) (int, error) { return unix.Llistxattr(through, b) }
 		get = func(name string, b []byte) (int, error) { return unix.Lgetxattr(through, name, b) }
 	}
-	var space [256]byte
-	n, err := list(space[:])
-	if n == 0 && err == nil || errors.Is(err, unix.ENOTSUP) {
+	all, err := grown(list)
+	if errors.Is(err, unix.ENOTSUP) || err == nil && len(all) == 0 {
 		return digest, nil
 	}
-	all := space[:max(n, 0)]
 	if err != nil {
-		if all, err = grown(list); err != nil {
-			return digest, fmt.Errorf("list extended attributes: %w", err)
-		}
+		return digest, fmt.Errorf("list extended attributes: %w", err)
 	}
 	names := strings.Split(strings.TrimSuffix(string(all), "\x00"), "\x00")
 	slices.Sort(names)

@@ -59,17 +59,25 @@ func runBuild(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	examined := make(chan struct{})
-	go func() { // while an engine starts
-		defer close(examined)
-		b.solve.Examine()
-	}()
+	examined := make(chan error, 1)
+	go func() { examined <- b.solve.Examine(c.Context) }() // while an engine starts
 	conn, err := connect(c)
-	<-examined
+	eerr := <-examined
 	if err != nil {
 		return err
 	}
-	resp, account, err := b.run(c.Context, conn)
+	if eerr != nil {
+		_ = conn.Close()
+		return buildInputError(eerr)
+	}
+	var resp *client.SolveResponse
+	var account *explain.Account
+	var over error // the image is kept, and is over a limit
+	if err = b.checkBefore(c.Context, conn); err == nil {
+		if resp, account, err = b.run(c.Context, conn); err == nil {
+			over = b.checkAfter(c.Context, conn, resp)
+		}
+	}
 	var lost *process.LostError
 	var unreadable *request.InputError
 	if c.Context.Err() == nil && !errors.As(err, &lost) && !errors.As(err, &unreadable) {
@@ -86,7 +94,10 @@ func runBuild(c *cli.Context) error {
 	if err := b.solve.Commit(); err != nil {
 		return err
 	}
-	return b.deliver(c, resp, account)
+	if err := b.deliver(c, resp, account); err != nil {
+		return err
+	}
+	return over
 }
 
 // build is one run of the command.
@@ -100,12 +111,19 @@ type build struct {
 	metaTo  string
 	state   string // the state directory; set when the engine runs
 	told    told
+	checks  checks
 	steps   toldBuild // what became of them; set when the build has ended
+
+	report     *frontend.Report // of the compiler, nil if there is none; set when the build has ended
+	unreported error            // why it could not be read
 }
 
 func newBuild(c *cli.Context) (*build, error) {
 	b := &build{quiet: c.Bool("quiet") || c.String("progress") == "quiet", debug: c.Bool("debug"), iidFile: c.String("iidfile"), metaTo: c.String("metadata-file")}
 	var err error
+	if b.checks, err = checksOf(c); err != nil {
+		return nil, err
+	}
 	if b.mode, err = displayMode(c); err != nil {
 		return nil, err
 	}
@@ -139,6 +157,9 @@ func newBuild(c *cli.Context) (*build, error) {
 		}
 	}
 	r := requestFrom(c)
+	if r.Prioritized, err = prioritized(c); err != nil {
+		return nil, err
+	}
 	r.Proxies = proxies
 	r.Loader = b.loader(c.Context, load.Options{DockerConfig: filepath.Dir(docker.GetFilename()), CurrentContext: docker.CurrentContext})
 	root, err := stateDir(c)
@@ -208,8 +229,14 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	}
 	ended()
 	show.wait()
+	if err == nil && b.told.page == "" && !b.checks.any() {
+		conn.Leave() // the engine ends while what became of the build is written down
+	}
+	if resp != nil {
+		b.report, b.unreported = frontend.ReadReport(resp.ExporterResponse)
+	}
 	if b.solve.Call == nil {
-		b.steps = b.became(rec, resp, err != nil)
+		b.steps = b.became(rec, err != nil)
 	}
 	err = conn.Explain(err)
 	var lost *process.LostError
@@ -230,7 +257,7 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	if err != nil {
 		return nil, nil, err
 	}
-	return resp, b.compilation(ctx, conn, resp, rec.times), nil
+	return resp, b.compilation(ctx, conn, rec.times), nil
 }
 
 // refuseUnreadable cancels the solve when one of its inputs can't be read. When ended returns, what was found until then is
@@ -301,7 +328,11 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse, account *exp
 		return err
 	}
 	if !b.told.quiet {
-		for _, line := range b.steps.summary() {
+		tellLayers(resp.ExporterResponse)
+		for _, line := range slices.Concat(b.solve.Notes, b.steps.summary()) {
+			warn(line)
+		}
+		if line := b.solve.Changed(); line != "" {
 			warn(line)
 		}
 	}

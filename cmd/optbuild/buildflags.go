@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/optbuild/optbuild/builder/request"
+	"github.com/optbuild/optbuild/frontend/opt"
 )
 
 // buildFlags are the flags of `docker buildx build`, with docker's meaning.
@@ -21,7 +22,7 @@ func buildFlags() []cli.Flag {
 	on := func(name, usage string, aliases ...string) cli.Flag {
 		return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases}
 	}
-	return slices.Concat(optimizeFlags(), remarkFlags(), []cli.Flag{
+	return slices.Concat(optimizeFlags(), remarkFlags(), layerFlags(), checkFlags(), []cli.Flag{
 		list("add-host", "`HOST:IP` added to /etc/hosts of steps"),
 		list("allow", "entitlement: network.host, security.insecure, device"),
 		list("annotation", "annotation of the image, [TYPE:]`KEY=VALUE`"),
@@ -33,7 +34,11 @@ func buildFlags() []cli.Flag {
 		&cli.StringFlag{Name: "call", Usage: "question to answer instead of a build: check, outline, targets", Value: "build"},
 		text("cgroup-parent", "parent cgroup of RUN steps"),
 		on("check", "short for --call=check"),
+		text("compression", "how layers are compressed: gzip (default), zstd, estargz (pulled lazily), uncompressed"),
+		text("compression-level", "`LEVEL` of compression: 0 to 9 for gzip and estargz, 1 to 22 for zstd"),
+		&cli.StringFlag{Name: "epoch", Usage: "times of the image: auto (SOURCE_DATE_EPOCH; or else, in a clean git checkout, the commit's for the configuration), git, off, or `SECONDS` since 1970", Value: "auto"},
 		text("file", "`DOCKERFILE`: a path, a URL, or - for standard input (default: Dockerfile in the context)", "f"),
+		on("force-compression", "compress the layers of the base image anew, too"),
 		text("iidfile", "`FILE` that receives the image id"),
 		list("label", "label of the image, `KEY=VALUE`"),
 		on("load", "load the image into a Docker, containerd or Podman engine"),
@@ -81,7 +86,9 @@ func requestFrom(c *cli.Context) request.Request {
 		Network: c.String("network"), AddHosts: c.StringSlice("add-host"), ShmSize: c.String("shm-size"),
 		Ulimits: c.StringSlice("ulimit"), Allow: c.StringSlice("allow"), CgroupParent: c.String("cgroup-parent"), Call: call,
 		Provenance: c.String("provenance"), SBOM: c.String("sbom"), Attest: c.StringSlice("attest"),
-		Resources: resources(c), IIDFile: c.String("iidfile"), Frontend: optimizeAttrs(c),
+		Squash: squashOf(c), Strip: stripOf(c), Resources: resources(c), IIDFile: c.String("iidfile"), Frontend: optimizeAttrs(c),
+		Epoch: c.String("epoch"), Exact: c.String("optimize") == string(opt.Off), KeepModes: slices.Contains(disabled(c), request.GitModes),
+		Compression: c.String("compression"), CompressionLevel: c.String("compression-level"), ForceCompression: c.Bool("force-compression"),
 		Environ: os.Environ(), Stdout: os.Stdout, Terminal: stdoutIsTerminal(),
 	}
 }
@@ -131,7 +138,6 @@ var ignored = []struct {
 	{"isolation", nil, true, "it concerns Windows"},
 	{"rm", nil, false, "there are no intermediate containers"},
 	{"security-opt", nil, true, "use RUN --security=insecure and --allow security.insecure"},
-	{"squash", nil, false, "layers are not squashed"},
 }
 
 func ignoredFlags() (flags []cli.Flag) {

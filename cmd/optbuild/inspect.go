@@ -18,6 +18,7 @@ func inspectCommand() *cli.Command {
 		ArgsUsage: "IMAGE [IMAGE...]",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "json, or a Go `TEMPLATE` over the fields of the JSON"},
+			&cli.BoolFlag{Name: "lazy", Usage: "show which layers can be pulled lazily, and why others can't; also of an image at its registry"},
 			platformFlag("show this `PLATFORM` of the image"),
 		},
 		Action: runInspect,
@@ -25,6 +26,9 @@ func inspectCommand() *cli.Command {
 }
 
 func runInspect(c *cli.Context) error {
+	if c.Bool("lazy") {
+		return inspectLazy(c)
+	}
 	if c.NArg() == 0 {
 		return usagef("inspect takes at least one argument: an image's name or id")
 	}

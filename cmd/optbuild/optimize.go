@@ -5,11 +5,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/optbuild/optbuild/builder/request"
 	"github.com/optbuild/optbuild/frontend"
 	"github.com/optbuild/optbuild/frontend/opt"
 )
@@ -18,7 +20,7 @@ import (
 func optimizeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "optimize", Usage: "off, safe (what keeps the image's files), all", EnvVars: []string{frontend.OptimizeEnv}, Value: string(opt.Safe)},
-		&cli.StringSliceFlag{Name: "optimize-disable", Usage: "`PASS`es to leave out: " + strings.Join(opt.Names(), ", ")},
+		&cli.StringSliceFlag{Name: "optimize-disable", Usage: "`PASS`es to leave out: " + strings.Join(slices.Concat(opt.Names(), notPasses), ", ")},
 		&cli.IntFlag{Name: "rewrites", Usage: "make only the first `N` rewrites, to find the one that does harm", Value: -1, DefaultText: "all"},
 	}
 }
@@ -61,8 +63,16 @@ func project(context, file string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// disabledPasses reads --optimize-disable, which may be given several times, with several passes each.
-func disabledPasses(c *cli.Context) (list []string) {
+// notPasses are what --optimize-disable switches off besides the compiler's passes.
+var notPasses = []string{request.GitModes}
+
+// disabledPasses are the passes of --optimize-disable.
+func disabledPasses(c *cli.Context) []string {
+	return slices.DeleteFunc(disabled(c), func(name string) bool { return slices.Contains(notPasses, name) })
+}
+
+// disabled reads --optimize-disable, which may be given several times, with several names each.
+func disabled(c *cli.Context) (list []string) {
 	for _, v := range c.StringSlice("optimize-disable") {
 		for _, name := range strings.Split(v, ",") {
 			if name = strings.TrimSpace(name); name != "" {

@@ -16,7 +16,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/optbuild/optbuild/builder"
-	"github.com/optbuild/optbuild/frontend"
 	"github.com/optbuild/optbuild/frontend/explain"
 	"github.com/optbuild/optbuild/frontend/opt"
 )
@@ -68,13 +67,13 @@ type told struct {
 	quiet  bool   // nothing that was not asked for
 }
 
-// compilation takes the compiler's report out of a solve's response, and completes it with what was measured: in this build, or before it.
+// compilation is the account of the compiler's report, completed with what was measured: in this build, or before it.
 // nil if the compiler did not run.
-func (b *build) compilation(ctx context.Context, conn *builder.Conn, resp *client.SolveResponse, times *stepTimes) *explain.Account {
-	report, err := frontend.ReadReport(resp.ExporterResponse)
-	if err != nil { // the build went well all the same
-		warn(err.Error())
+func (b *build) compilation(ctx context.Context, conn *builder.Conn, times *stepTimes) *explain.Account {
+	if b.unreported != nil { // the build went well all the same
+		warn(b.unreported.Error())
 	}
+	report := b.report
 	if report == nil || report.Account == nil {
 		return nil
 	}
@@ -84,6 +83,7 @@ func (b *build) compilation(ctx context.Context, conn *builder.Conn, resp *clien
 	}
 	var records []*client.UsageInfo
 	if b.told.page != "" { // to ask has its price: the engine measures what it has not measured yet
+		var err error
 		if records, err = conn.Client.DiskUsage(ctx); err != nil {
 			warn("--report: ask for the sizes of steps: " + err.Error())
 		}

@@ -11,10 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/buildkit/client"
 	"github.com/urfave/cli/v2"
-
-	"github.com/optbuild/optbuild/frontend"
 )
 
 func whyCommand() *cli.Command {
@@ -143,19 +140,15 @@ func (b toldBuild) names(steps []toldStep) string {
 }
 
 // became collects what became of a build's steps, when it has ended, well or not, and writes it where `optbuild why` looks.
-func (b *build) became(rec *recorder, resp *client.SolveResponse, failed bool) toldBuild {
-	var report *frontend.Report
-	if resp != nil {
-		report, _ = frontend.ReadReport(resp.ExporterResponse) // an unreadable one is told of elsewhere
-	}
+func (b *build) became(rec *recorder, failed bool) toldBuild {
 	told := toldBuild{
 		Dockerfile: b.solve.Dockerfile, Context: b.contextName(), Target: b.solve.FrontendAttrs["target"], Platform: b.solve.FrontendAttrs["platform"],
-		Ended: time.Now().UTC().Truncate(time.Second), Failed: failed, Steps: rec.outcomes.steps(report, failed, rec.times),
+		Ended: time.Now().UTC().Truncate(time.Second), Failed: failed, Steps: rec.outcomes.steps(b.report, failed, rec.times),
 	}
 	if abs, err := filepath.Abs(told.Dockerfile); err == nil && told.Dockerfile != "" {
 		told.Dockerfile = abs
 	}
-	if report == nil && told.Dockerfile != "" {
+	if b.report == nil && told.Dockerfile != "" {
 		findLines(told.Steps, told.Dockerfile)
 	}
 	sortSteps(told.Steps)

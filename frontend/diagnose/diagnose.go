@@ -20,7 +20,6 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -85,7 +84,7 @@ func (d *Diagnosis) Error() string {
 func Explain(f Failure, c Context) *Diagnosis {
 	text, parseError := trimParseError(Clean(f.Text))
 	instruction := ""
-	if m := stepName.FindStringSubmatch(f.Step); m != nil && f.First == 0 {
+	if m := stepName().FindStringSubmatch(f.Step); m != nil && f.First == 0 {
 		instruction = m[1]
 		f.First, f.Last = locate(f.Source, instruction)
 	}
@@ -122,13 +121,13 @@ func Explain(f Failure, c Context) *Diagnosis {
 }
 
 // stepName matches the names of steps that are instructions: "[build 2/3] RUN make".
-var stepName = regexp.MustCompile(`^\[[^\]]*\d+/\d+\] ([A-Z]+ .*)`)
+var stepName = lazily(`^\[[^\]]*\d+/\d+\] ([A-Z]+ .*)`)
 
 // emptyDockerfile is said without a name.
 const emptyDockerfile = "the Dockerfile cannot be empty"
 
 // noDockerfile is what is said of a remote context.
-var noDockerfile = regexp.MustCompile(`^failed to read dockerfile: open ([^:]+): no such file or directory$`)
+var noDockerfile = lazily(`^failed to read dockerfile: open ([^:]+): no such file or directory$`)
 
 // explainUnplaced is for an error without a position.
 func (d *Diagnosis) explainUnplaced(text, instruction string) {
@@ -136,7 +135,7 @@ func (d *Diagnosis) explainUnplaced(text, instruction string) {
 	if text == emptyDockerfile && d.File != "" {
 		d.Message = d.File + " is empty"
 	}
-	if m := noDockerfile.FindStringSubmatch(text); m != nil {
+	if m := noDockerfile().FindStringSubmatch(text); m != nil {
 		d.Message = "the build context has no " + m[1]
 		d.hint("name the Dockerfile with -f, relative to the root of the context")
 	} else if instruction != "" {
@@ -179,11 +178,11 @@ func (d *Diagnosis) explainExit(f Failure, s step) {
 	d.Message = s.text + ": " + how
 }
 
-var suggested = regexp.MustCompile(`\(did you mean (\S+)\?\)$`)
+var suggested = lazily(`\(did you mean (\S+)\?\)$`)
 
 // suggestStage makes a hint of a suggestion in a message when what was taken for an image may have been meant as a stage.
 func (d *Diagnosis) suggestStage(text string, s step) string {
-	if m := suggested.FindStringSubmatch(text); m != nil {
+	if m := suggested().FindStringSubmatch(text); m != nil {
 		for _, stage := range s.stages {
 			if strings.EqualFold(stage.Name, m[1]) {
 				d.hint("did you mean the stage " + stage.Name + "?")
@@ -191,14 +190,14 @@ func (d *Diagnosis) suggestStage(text string, s step) string {
 			}
 		}
 	}
-	if c, ok := s.command.(*instructions.CopyCommand); ok && plainName.MatchString(c.From) && strings.Contains(text, "/library/"+c.From+":") {
+	if c, ok := s.command.(*instructions.CopyCommand); ok && plainName().MatchString(c.From) && strings.Contains(text, "/library/"+c.From+":") {
 		d.hint("no stage above is called " + c.From + ", so it was taken for an image")
 	}
 	return text
 }
 
 // plainName matches what is as likely a stage as an image.
-var plainName = regexp.MustCompile(`^[a-z0-9_-]+$`)
+var plainName = lazily(`^[a-z0-9_-]+$`)
 
 // step is the instruction that a failure is about.
 type step struct {

@@ -2,7 +2,6 @@ package diagnose
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -11,16 +10,16 @@ import (
 )
 
 var (
-	noSecret = regexp.MustCompile(`^secret (\S+): not found$`)
-	noStage  = regexp.MustCompile(`^no build stage in current context`)
+	noSecret = lazily(`^secret (\S+): not found$`)
+	noStage  = lazily(`^no build stage in current context`)
 )
 
-var noTarget = regexp.MustCompile(`^target stage "([^"]*)" could not be found(?: \(did you mean (\S+)\?\))?$`)
+var noTarget = lazily(`^target stage "([^"]*)" could not be found(?: \(did you mean (\S+)\?\))?$`)
 
 // explainTarget is for --target with a name that no stage has. It is nothing that a line of the Dockerfile says, though the
 // engine names the first.
 func (d *Diagnosis) explainTarget(text string, source []byte) bool {
-	m := noTarget.FindStringSubmatch(text)
+	m := noTarget().FindStringSubmatch(text)
 	if m == nil {
 		return false
 	}
@@ -60,10 +59,10 @@ func stageNames(source []byte) (names []string) {
 
 // suggestFlag says what the build command or the Dockerfile lacks.
 func (d *Diagnosis) suggestFlag(text string) {
-	if m := noSecret.FindStringSubmatch(text); m != nil {
+	if m := noSecret().FindStringSubmatch(text); m != nil {
 		d.hint("give it to the build: --secret id=" + m[1] + ",src=FILE, or --secret id=" + m[1] + ",env=VARIABLE")
 	}
-	if noStage.MatchString(text) {
+	if noStage().MatchString(text) {
 		d.hint("a Dockerfile begins with FROM; only ARG may stand before it")
 	}
 }

@@ -11,15 +11,15 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 )
 
-var missing = []*regexp.Regexp{
-	regexp.MustCompile(`failed to calculate checksum of ref \S+ "/?([^"]*)": not found$`), // COPY, ADD and bind mounts
-	regexp.MustCompile(`^lstat /(.*): no such file or directory$`),                        // COPY with patterns
+var missing = []func() *regexp.Regexp{
+	lazily(`failed to calculate checksum of ref \S+ "/?([^"]*)": not found$`), // COPY, ADD and bind mounts
+	lazily(`^lstat /(.*): no such file or directory$`),                        // COPY with patterns
 }
 
 // missingPath finds the path, relative to the root of its source, that a message says is missing.
 func missingPath(text string) (string, bool) {
 	for _, re := range missing {
-		if m := re.FindStringSubmatch(text); m != nil {
+		if m := re().FindStringSubmatch(text); m != nil {
 			return m[1], true
 		}
 	}

@@ -17,19 +17,19 @@ import (
 
 // ignorable is a kind of file that a build does not need from the context.
 type ignorable struct {
-	pattern string         // of base names; what is proposed
-	dir     bool           // it is a directory
-	beside  []string       // patterns of base names, one of which must be in the same directory
-	within  string         // a name that must be in the directory
-	made    *regexp.Regexp // what the RUNs must have in them: programs that make it anew
-	listed  bool           // only if .gitignore lists it: a checkout does not have it
-	quiet   bool           // proposed along with others, no reason by itself
+	pattern string                // of base names; what is proposed
+	dir     bool                  // it is a directory
+	beside  []string              // patterns of base names, one of which must be in the same directory
+	within  string                // a name that must be in the directory
+	made    func() *regexp.Regexp // what the RUNs must have in them: programs that make it anew
+	listed  bool                  // only if .gitignore lists it: a checkout does not have it
+	quiet   bool                  // proposed along with others, no reason by itself
 }
 
 var (
-	installs = regexp.MustCompile(`\b(npm|yarn|pnpm|bun)\b`)
-	pythons  = regexp.MustCompile(`\b(pip3?|uv|poetry|pipenv)\b`)
-	builds   = regexp.MustCompile(`\b(build|make|compile|bundle|package|assemble|publish|install)\b|\b(mvnw?|gradlew?|cargo|dotnet|webpack|vite|tsc)\b`)
+	installs = lazily(`\b(npm|yarn|pnpm|bun)\b`)
+	pythons  = lazily(`\b(pip3?|uv|poetry|pipenv)\b`)
+	builds   = lazily(`\b(build|make|compile|bundle|package|assemble|publish|install)\b|\b(mvnw?|gradlew?|cargo|dotnet|webpack|vite|tsc)\b`)
 )
 
 // ignorables are proposed in this order.
@@ -68,7 +68,7 @@ var ignorables = []ignorable{
 }
 
 // versions are programs that take a version out of .git.
-var versions = regexp.MustCompile(`\bgit\s+(describe|rev-parse|log|show|rev-list|status|submodule|ls-files|diff)\b|setuptools[_-]scm|hatch-vcs|versioneer|goreleaser|\bgitversion\b|semantic-release|jgitver|--mount=[^ ]*\.git\b`)
+var versions = lazily(`\bgit\s+(describe|rev-parse|log|show|rev-list|status|submodule|ls-files|diff)\b|setuptools[_-]scm|hatch-vcs|versioneer|goreleaser|\bgitversion\b|semantic-release|jgitver|--mount=[^ ]*\.git\b`)
 
 func noDockerignore(c *check) {
 	if c.f.Context == nil || c.f.Context.Ignore {
@@ -136,7 +136,7 @@ func propose(c *check, copies []contextCopy) (lines, reasons []string) {
 	runs := text.String()
 	listed := gitIgnore(c.f.Context)
 	for _, k := range ignorables {
-		if k.made != nil && !k.made.MatchString(runs) || k.pattern == ".git" && c.readsGit(runs) {
+		if k.made != nil && !k.made().MatchString(runs) || k.pattern == ".git" && c.readsGit(runs) {
 			continue
 		}
 		found := c.find(k, listed)
@@ -157,7 +157,7 @@ func propose(c *check, copies []contextCopy) (lines, reasons []string) {
 	}
 	for _, name := range filesNamed(c.f.Context, mayBeSecret) {
 		what, _ := secretIn(name, c.f.Context.Paths[name].Data)
-		if what == "" || inside(name) || forTests.MatchString(name) || ignored(lines, name) || slices.ContainsFunc(copies, func(cc contextCopy) bool { return cc.names(name) }) {
+		if what == "" || inside(name) || forTests().MatchString(name) || ignored(lines, name) || slices.ContainsFunc(copies, func(cc contextCopy) bool { return cc.names(name) }) {
 			continue
 		}
 		lines, reasons = append(lines, name), append(reasons, name)
@@ -178,7 +178,7 @@ func ignored(lines []string, name string) bool {
 // samplesOf are lines that keep the example files that .env.* would leave out.
 func samplesOf(ctx *plan.Context) (lines []string) {
 	for _, name := range filesNamed(ctx, func(name string) bool {
-		return strings.HasPrefix(path.Base(name), ".env.") && samples.MatchString(path.Base(name))
+		return strings.HasPrefix(path.Base(name), ".env.") && samples().MatchString(path.Base(name))
 	}) {
 		lines = append(lines, "!"+name)
 	}
@@ -187,11 +187,11 @@ func samplesOf(ctx *plan.Context) (lines []string) {
 
 // readsGit reports whether the build may read .git.
 func (c *check) readsGit(runs string) bool {
-	if versions.MatchString(runs) {
+	if versions().MatchString(runs) {
 		return true
 	}
 	for _, name := range []string{"pyproject.toml", "setup.py", "setup.cfg", "package.json", "Makefile", "pom.xml", "build.gradle"} {
-		if versions.Match(c.f.Context.Paths[name].Data) {
+		if versions().Match(c.f.Context.Paths[name].Data) {
 			return true
 		}
 	}
@@ -201,7 +201,7 @@ func (c *check) readsGit(runs string) bool {
 // find lists what the context has of a kind, sorted, without what is below another find.
 func (c *check) find(k ignorable, listed func(string) bool) (found []string) {
 	for name, p := range c.f.Context.Paths {
-		if ok, _ := path.Match(k.pattern, path.Base(name)); !ok || name == "." || p.Mode.IsDir() != k.dir || p.Mode&fs.ModeSymlink != 0 || k.listed && !listed(name) || !k.dir && samples.MatchString(path.Base(name)) && strings.HasPrefix(k.pattern, ".env") {
+		if ok, _ := path.Match(k.pattern, path.Base(name)); !ok || name == "." || p.Mode.IsDir() != k.dir || p.Mode&fs.ModeSymlink != 0 || k.listed && !listed(name) || !k.dir && samples().MatchString(path.Base(name)) && strings.HasPrefix(k.pattern, ".env") {
 			continue
 		}
 		if k.within != "" && !c.f.Context.Paths[name+"/"+k.within].Exists || k.beside != nil && !c.beside(name, k.beside) || inside(name) {

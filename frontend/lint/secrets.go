@@ -5,6 +5,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/optbuild/optbuild/frontend/plan"
 )
@@ -12,32 +13,32 @@ import (
 // tokens are forms that a secret has and hardly anything else: the issuers gave them prefixes so that scanners find them.
 var tokens = []struct {
 	what string
-	form *regexp.Regexp
+	form func() *regexp.Regexp
 }{
-	{"an AWS access key", regexp.MustCompile(`\b(?:AKIA|ASIA)[0-9A-Z]{16}\b`)},
-	{"a GitHub token", regexp.MustCompile(`\b(?:gh[pousr]_[0-9A-Za-z]{36,}|github_pat_[0-9A-Za-z_]{60,})\b`)},
-	{"a GitLab token", regexp.MustCompile(`\bglpat-[0-9A-Za-z_-]{20,}\b`)},
-	{"a Slack token", regexp.MustCompile(`\bxox[abprs]-[0-9A-Za-z-]{20,}\b`)},
-	{"a Stripe key", regexp.MustCompile(`\b[rs]k_live_[0-9A-Za-z]{20,}\b`)},
-	{"a Google API key", regexp.MustCompile(`\bAIza[0-9A-Za-z_-]{35}\b`)},
-	{"an npm token", regexp.MustCompile(`\bnpm_[0-9A-Za-z]{36}\b`)},
-	{"a PyPI token", regexp.MustCompile(`\bpypi-AgEI[0-9A-Za-z_-]{50,}`)},
-	{"a Docker Hub token", regexp.MustCompile(`\bdckr_pat_[0-9A-Za-z_-]{27}\b`)},
-	{"a private key", regexp.MustCompile(`-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----`)},
-	{"an npm registry's password", regexp.MustCompile(`:_(?:authToken|password)=["']?[0-9A-Za-z+/_=-]{8,}`)},
+	{"an AWS access key", lazily(`\b(?:AKIA|ASIA)[0-9A-Z]{16}\b`)},
+	{"a GitHub token", lazily(`\b(?:gh[pousr]_[0-9A-Za-z]{36,}|github_pat_[0-9A-Za-z_]{60,})\b`)},
+	{"a GitLab token", lazily(`\bglpat-[0-9A-Za-z_-]{20,}\b`)},
+	{"a Slack token", lazily(`\bxox[abprs]-[0-9A-Za-z-]{20,}\b`)},
+	{"a Stripe key", lazily(`\b[rs]k_live_[0-9A-Za-z]{20,}\b`)},
+	{"a Google API key", lazily(`\bAIza[0-9A-Za-z_-]{35}\b`)},
+	{"an npm token", lazily(`\bnpm_[0-9A-Za-z]{36}\b`)},
+	{"a PyPI token", lazily(`\bpypi-AgEI[0-9A-Za-z_-]{50,}`)},
+	{"a Docker Hub token", lazily(`\bdckr_pat_[0-9A-Za-z_-]{27}\b`)},
+	{"a private key", lazily(`-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----`)},
+	{"an npm registry's password", lazily(`:_(?:authToken|password)=["']?[0-9A-Za-z+/_=-]{8,}`)},
 }
 
 // address is a URL with a user and a password in it.
-var address = regexp.MustCompile(`\b(?:git\+)?https?://([^/\s:@"'$]*):([^/\s:@"'${}<>]{4,})@`)
+var address = lazily(`\b(?:git\+)?https?://([^/\s:@"'$]*):([^/\s:@"'${}<>]{4,})@`)
 
 func secretValue(c *check) {
 	look := func(s *plan.Step) {
 		for _, t := range tokens {
-			for _, found := range t.form.FindAllString(s.Text, -1) {
+			for _, found := range t.form().FindAllString(s.Text, -1) {
 				c.report(s, found, secretFinding(t.what))
 			}
 		}
-		for _, m := range address.FindAllStringSubmatch(s.Text, -1) {
+		for _, m := range address().FindAllStringSubmatch(s.Text, -1) {
 			if !strings.EqualFold(m[1], m[2]) && !strings.EqualFold(m[2], "password") {
 				c.report(s, m[0], secretFinding("an address with a password"))
 			}
@@ -61,28 +62,28 @@ func secretFinding(what string) Finding {
 var secretFiles = []struct {
 	names    []string // patterns
 	what     string
-	content  *regexp.Regexp // nil: the name is enough
+	content  func() *regexp.Regexp // nil: the name is enough
 	severity Severity
 }{
 	{[]string{"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk"}, "an SSH key", nil, Error},
 	{[]string{"*.p12", "*.pfx"}, "a key store", nil, Error},
-	{[]string{"*.pem", "*.key", "*.ppk"}, "a private key", regexp.MustCompile(`PRIVATE KEY-----|PuTTY-User-Key-File`), Error},
-	{[]string{".npmrc"}, "an npm token", regexp.MustCompile(`(?m)^[^#;\n]*_(?:authToken|password|auth)\s*=\s*[^$\s{][^\n]{7,}`), Error},
-	{[]string{".pypirc", ".netrc", "_netrc"}, "a password", regexp.MustCompile(`(?m)^[^#;\n]*password\s*[:=\s]\s*[^$\s{]`), Error},
+	{[]string{"*.pem", "*.key", "*.ppk"}, "a private key", lazily(`PRIVATE KEY-----|PuTTY-User-Key-File`), Error},
+	{[]string{".npmrc"}, "an npm token", lazily(`(?m)^[^#;\n]*_(?:authToken|password|auth)\s*=\s*[^$\s{][^\n]{7,}`), Error},
+	{[]string{".pypirc", ".netrc", "_netrc"}, "a password", lazily(`(?m)^[^#;\n]*password\s*[:=\s]\s*[^$\s{]`), Error},
 	{[]string{".git-credentials"}, "a git password", nil, Error},
 	{[]string{".htpasswd"}, "hashed passwords", nil, Warning},
-	{[]string{".env", ".env.*", "*.env"}, "passwords or tokens", regexp.MustCompile(`(?mi)^\s*(?:export\s+)?[A-Z0-9_]*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_KEY|CREDENTIALS?)[A-Z0-9_]*\s*=\s*["']?[^\s"'$<#]`), Warning},
-	{[]string{"credentials"}, "AWS keys", regexp.MustCompile(`aws_secret_access_key\s*=\s*\S`), Error},
-	{[]string{"config.json", ".dockercfg"}, "a registry's password", regexp.MustCompile(`"auth"\s*:\s*"[^"]+"`), Error},
-	{[]string{"*service-account*.json", "*serviceaccount*.json", "*credentials*.json", "*adminsdk*.json", "*-key.json", "key.json"}, "a service account's key", regexp.MustCompile(`"private_key"\s*:\s*"-----BEGIN`), Error},
-	{[]string{"kubeconfig", "config"}, "a cluster's credentials", regexp.MustCompile(`client-key-data:\s*\S|(?m)^\s+token:\s*\S`), Error},
+	{[]string{".env", ".env.*", "*.env"}, "passwords or tokens", lazily(`(?mi)^\s*(?:export\s+)?[A-Z0-9_]*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_KEY|CREDENTIALS?)[A-Z0-9_]*\s*=\s*["']?[^\s"'$<#]`), Warning},
+	{[]string{"credentials"}, "AWS keys", lazily(`aws_secret_access_key\s*=\s*\S`), Error},
+	{[]string{"config.json", ".dockercfg"}, "a registry's password", lazily(`"auth"\s*:\s*"[^"]+"`), Error},
+	{[]string{"*service-account*.json", "*serviceaccount*.json", "*credentials*.json", "*adminsdk*.json", "*-key.json", "key.json"}, "a service account's key", lazily(`"private_key"\s*:\s*"-----BEGIN`), Error},
+	{[]string{"kubeconfig", "config"}, "a cluster's credentials", lazily(`client-key-data:\s*\S|(?m)^\s+token:\s*\S`), Error},
 }
 
 // samples are files that show what a secret file looks like.
-var samples = regexp.MustCompile(`(?i)(?:example|sample|template|dist|defaults?|schema|test)(?:\.|$)`)
+var samples = lazily(`(?i)(?:example|sample|template|dist|defaults?|schema|test)(?:\.|$)`)
 
 // forTests are directories whose keys open nothing: those of tests and examples, and of installed packages.
-var forTests = regexp.MustCompile(`(?i)(?:^|/)(?:[^/]*(?:test|fixture|example|sample|mock)[^/]*|node_modules|vendor|site-packages|docs?|spec)/`)
+var forTests = lazily(`(?i)(?:^|/)(?:[^/]*(?:test|fixture|example|sample|mock)[^/]*|node_modules|vendor|site-packages|docs?|spec)/`)
 
 // mayBeSecret reports whether the name is that of a file with secrets, whatever is in it.
 func mayBeSecret(name string) bool {
@@ -98,7 +99,7 @@ func matchesBase(patterns []string, name string) bool {
 	base := strings.ToLower(path.Base(name))
 	for _, p := range patterns {
 		if ok, _ := path.Match(p, base); ok {
-			return !samples.MatchString(base)
+			return !samples().MatchString(base)
 		}
 	}
 	return false
@@ -107,7 +108,7 @@ func matchesBase(patterns []string, name string) bool {
 // secretIn tells what secret a file has; data is nil if that is not known.
 func secretIn(name string, data []byte) (what string, severity Severity) {
 	for _, k := range secretFiles {
-		if matchesBase(k.names, name) && (k.content == nil || data != nil && k.content.Match(data)) {
+		if matchesBase(k.names, name) && (k.content == nil || data != nil && k.content().Match(data)) {
 			return k.what, k.severity
 		}
 	}
@@ -139,7 +140,7 @@ func secretFile(c *check) {
 				})
 			}
 			for _, f := range files {
-				if cc.takes(f) && (cc.names(f) || !forTests.MatchString(f)) {
+				if cc.takes(f) && (cc.names(f) || !forTests().MatchString(f)) {
 					report(f, sourceOf(cc, f), c.f.Context.Paths[f].Data)
 				}
 			}
@@ -160,4 +161,9 @@ func sourceOf(cc contextCopy, file string) string {
 		}
 	}
 	return ""
+}
+
+// lazily compiles a pattern when it is first asked for: most commands have no use for it, and every one would pay, the engine's process too.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }

@@ -1,7 +1,6 @@
 package lint
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,7 +12,7 @@ import (
 var interpreters = []string{"sh", "bash", "dash", "ash", "zsh", "ksh", "python", "python3", "perl", "ruby", "node"}
 
 // download is a substitution of what a download gives.
-var download = regexp.MustCompile("^[\"']?(?:<\\(|\\$\\(|`)\\s*(?:curl|wget)\\b")
+var download = lazily("^[\"']?(?:<\\(|\\$\\(|`)\\s*(?:curl|wget)\\b")
 
 func pipeToShell(c *check) {
 	for _, st := range c.p.Stages {
@@ -37,7 +36,7 @@ func runsDownload(c script.Command) bool {
 	if n := c.Name(); !slices.Contains(interpreters, n) && n != "eval" && n != "source" && n != "." {
 		return false
 	}
-	return slices.ContainsFunc(c.Args(), func(w script.Word) bool { return download.MatchString(w.Raw) })
+	return slices.ContainsFunc(c.Args(), func(w script.Word) bool { return download().MatchString(w.Raw) })
 }
 
 // readsScript reports whether the command is an interpreter that runs its standard input.

@@ -3,7 +3,6 @@ package lint
 import (
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -88,21 +87,21 @@ func excerpt(b *strings.Builder, f Finding, lines []string) {
 }
 
 // assigned is a value that ENV or ARG gives to a name that looks like a secret's.
-var assigned = regexp.MustCompile(`(?i)([A-Z0-9_]*(?:PASSWORD|PASSWD|PWORD|SECRET|TOKEN|KEY|CREDENTIALS?|AUTH)[A-Z0-9_]*[= ])("[^"]*"|'[^']*'|[^\s$"']+)`)
+var assigned = lazily(`(?i)([A-Z0-9_]*(?:PASSWORD|PASSWD|PWORD|SECRET|TOKEN|KEY|CREDENTIALS?|AUTH)[A-Z0-9_]*[= ])("[^"]*"|'[^']*'|[^\s$"']+)`)
 
 // hideTokens hides what looks like a secret, whatever the finding is about: logs of CI are read by many. The line keeps its length.
 func hideTokens(line []rune) []rune {
 	s := string(line)
 	if strings.HasPrefix(strings.ToUpper(strings.TrimSpace(s)), "ENV ") || strings.HasPrefix(strings.ToUpper(strings.TrimSpace(s)), "ARG ") {
-		s = assigned.ReplaceAllStringFunc(s, func(m string) string {
-			name := assigned.FindStringSubmatch(m)[1]
+		s = assigned().ReplaceAllStringFunc(s, func(m string) string {
+			name := assigned().FindStringSubmatch(m)[1]
 			return name + stars(m[len(name):])
 		})
 	}
 	for _, t := range tokens {
-		s = t.form.ReplaceAllStringFunc(s, func(m string) string { return m[:min(4, len(m))] + stars(m[min(4, len(m)):]) })
+		s = t.form().ReplaceAllStringFunc(s, func(m string) string { return m[:min(4, len(m))] + stars(m[min(4, len(m)):]) })
 	}
-	s = address.ReplaceAllStringFunc(s, func(m string) string {
+	s = address().ReplaceAllStringFunc(s, func(m string) string {
 		i := strings.LastIndexByte(m, ':') + 1
 		return m[:i] + stars(m[i:len(m)-1]) + "@"
 	})

@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -47,3 +49,6 @@ func kept(comments string, outer map[string]bool) map[string]bool {
 	}
 	return keep
 }
+
+// Off are the names of passes, and of whatever else has a name, that pragmas forbid for the step, sorted; "*" is all.
+func (s *Step) Off() []string { return slices.Sorted(maps.Keys(s.keep)) }

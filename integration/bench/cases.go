@@ -34,6 +34,8 @@ type one struct {
 	memory      bool    // measure peak memory, too
 	memoryBound float64
 	long        bool // runs a third as often
+	// rows, if it is set, measures by itself, after prepare.
+	rows func(ctx context.Context, runs int) ([]Result, error)
 }
 
 // cases is the table. Names are kept: results are compared over time.
@@ -74,7 +76,7 @@ func cases(ctx context.Context, b *bench) ([]*one, error) {
 			}
 		}))
 	}
-	return append(list, b.replayCases()...), nil
+	return slices.Concat(list, b.replayCases(), b.exportCases()), nil
 }
 
 // build is a case that builds the app with both and pushes it.
@@ -130,6 +132,9 @@ func (b *bench) measure(ctx context.Context, c *one) ([]Result, error) {
 		if err := c.prepare(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if c.rows != nil {
+		return c.rows(ctx, b.Runs)
 	}
 	runs := b.Runs
 	if c.long {

@@ -68,7 +68,8 @@ func (o *Optbuild) start(ctx context.Context, p *Project, dir, state, out string
 		return nil, err
 	}
 	output := "type=oci,tar=false,compression=uncompressed,dest=" + r.layout()
-	args := []string{"build", "--progress=rawjson", "-o", output, "--metadata-file", r.metadata()}
+	// Layers are merged, as by default; what would be left out of them is to be compared.
+	args := []string{"build", "--progress=rawjson", "--strip=off", "-o", output, "--metadata-file", r.metadata()}
 	if o.Level != "" {
 		args = append(args, "--optimize="+o.Level)
 	}

@@ -250,3 +250,17 @@ func TestBadLayers(t *testing.T) {
 		}
 	}
 }
+
+// TestAnyLinks compares a file under two names with two files.
+func TestAnyLinks(t *testing.T) {
+	linked, apart := image(t, "a f 644 0:0 x\nb h 644 0:0 a", ""), image(t, "a f 644 0:0 x\nb f 644 0:0 x", "")
+	other := image(t, "a f 644 0:0 x\nb f 644 0:0 y", "")
+	for _, images := range [][2]*Image{{linked, apart}, {apart, linked}} {
+		if diff := Compare(images[0], images[1], Rules{AnyLinks: true}); diff != nil {
+			t.Errorf("got %s", diff)
+		}
+	}
+	if Compare(linked, other, Rules{AnyLinks: true}) == nil {
+		t.Error("another content is no difference")
+	}
+}

@@ -1,65 +1,124 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"os"
 	"path"
-	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
-	"github.com/containerd/containerd/v2/pkg/labels"
-	"github.com/containerd/errdefs"
 	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/util/bklog"
 	"github.com/moby/buildkit/util/compression"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 
-	"github.com/optbuild/optbuild/snapshot"
+	"github.com/optbuild/optbuild/builder/compress"
 )
 
-// A stored layer that was exported once has a blob. Its replay is a record of that blob on the new parent, so that it is not compressed, and not pushed, a second time.
-// Only when a later step needs the files does BuildKit unpack it, and then the applier makes an alias of the stored layer in place of unpacking.
+// A stored layer that was exported once has a blob. Its replay is a record of its own, an alias, and is given that blob, so that the layer is not compressed, and not pushed, a second time.
+//
+// BuildKit has no call for that. But when it computes the blob of a record it opens a writer in the content store, under the record's id, and where that fails it asks
+// the differ. Both are wrapped here, and answer for one record in calls whose context says so (gift): there is no writer, and the difference is the stored layer's blob.
+// All other records, and the same record in any other call, are computed as without us.
 
-// rootRef is what a step writes to. When the step was replayed from a blob, it gives that record in its place.
+// gift is a blob for a record. It travels in the context of a call that computes the blobs of a chain of layers.
+type gift struct {
+	record string
+	blob   ocispecs.Descriptor
+	take   func(context.Context) error // keeps the blob for the lease of a context
+	refuse atomic.Bool                 // it could not be kept: the record's blob is computed
+	once   sync.Once
+	taken  chan struct{} // closed when the blob was asked for
+}
+
+type giftKey struct{}
+
+// giftFor returns the gift that a context has for a record, nil if there is none.
+func giftFor(ctx context.Context, record string) *gift {
+	if g, ok := ctx.Value(giftKey{}).(*gift); ok && g.record == record && !g.refuse.Load() {
+		return g
+	}
+	return nil
+}
+
+// errGiven is why no writer is opened for a record that is given a blob.
+var errGiven = errors.New("the blob of a stored layer is taken")
+
+// rootRef is what a step writes to.
 type rootRef struct {
 	cache.MutableRef
 	step *step
 }
 
 func (r *rootRef) Commit(ctx context.Context) (cache.ImmutableRef, error) {
+	ref, err := r.MutableRef.Commit(ctx)
+	if err != nil {
+		return nil, err
+	}
 	r.step.mu.Lock()
-	stored := r.step.stored
-	r.step.stored = nil
+	id, cm, s := r.step.stored, r.step.cm, r.step.session
 	r.step.mu.Unlock()
-	if stored == nil {
-		return r.MutableRef.Commit(ctx)
+	if id != "" {
+		r.step.r.giveBlob(ctx, cm, s, ref, id)
 	}
-	if err := r.MutableRef.Release(context.WithoutCancel(ctx)); err != nil {
-		logrus.WithError(err).Warn("release a snapshot that was not needed")
-	}
-	return stored, nil
+	return ref, nil
 }
 
-// fromBlob finds the blob of a stored layer and makes a record of it on the step's parent; nil if there is no blob.
-func (st *step) fromBlob(ctx context.Context, id string) (cache.ImmutableRef, error) {
-	desc, err := st.r.blobOf(ctx, st.cm, id)
-	if err != nil || desc.Digest == "" {
-		return nil, err
+// giveBlob gives the record of a replay the blob of its stored layer, if there is one. It returns when that is under way, so that whoever computes the record's blob from then
+// on waits for this one. What is below the record (the COPY that was made again) has to have a blob, too: that goes on in the background, while the next step runs.
+func (r *Replayer) giveBlob(ctx context.Context, cm cache.Manager, s session.Group, ref cache.ImmutableRef, id string) {
+	blob, err := r.blobOf(ctx, cm, id)
+	if err != nil {
+		logrus.WithError(err).Warn("look for the blob of a stored layer")
 	}
-	cfg := cacheconfig.RefConfig{Compression: compression.New(compression.Default)}
-	if _, err := st.parent.GetRemotes(ctx, true, cfg, false, st.session); err != nil {
-		return nil, err
+	if blob.Digest == "" {
+		return
 	}
-	if err := st.r.noteBlob(desc.Digest, st.root.Lower[0], id); err != nil {
-		return nil, err
+	g := &gift{record: ref.ID(), blob: blob, taken: make(chan struct{})}
+	g.take = func(ctx context.Context) error { return r.keepBlob(ctx, blob.Digest) }
+	ref = ref.Clone()
+	ended := make(chan struct{})
+	begun := r.start(func(ctx context.Context) {
+		defer close(ended)
+		defer func() {
+			if err := ref.Release(context.WithoutCancel(ctx)); err != nil {
+				logrus.WithError(err).Warn("release a replayed layer")
+			}
+		}()
+		ctx = bklog.WithLogger(context.WithValue(ctx, giftKey{}, g), quiet)
+		c := compress.Instead(compression.New(compression.Default), compress.Options{Cores: 1})
+		if _, err := ref.GetRemotes(ctx, true, cacheconfig.RefConfig{Compression: c}, false, s); err != nil && ctx.Err() == nil {
+			logrus.WithError(err).Warn("use the blob of a stored layer again")
+		}
+	})
+	if !begun {
+		_ = ref.Release(context.WithoutCancel(ctx))
+		return
 	}
-	return st.cm.GetByBlob(ctx, desc, st.parent, cache.WithDescription(st.description))
+	select {
+	case <-g.taken:
+	case <-ended:
+	}
 }
+
+// quiet is BuildKit's logger in these calls: it warns when a writer can't be opened.
+var quiet = func() *logrus.Entry {
+	l := logrus.New()
+	l.SetLevel(logrus.ErrorLevel)
+	return logrus.NewEntry(l)
+}()
 
 // blobOf looks for a record of a stored layer that has a blob.
 func (r *Replayer) blobOf(ctx context.Context, cm cache.Manager, id string) (ocispecs.Descriptor, error) {
@@ -67,7 +126,8 @@ func (r *Replayer) blobOf(ctx context.Context, cm cache.Manager, id string) (oci
 	if err != nil {
 		return ocispecs.Descriptor{}, err
 	}
-	for _, key := range keys { // "namespace/number/name": the name is the record's id, or that of a chain of layers
+	slices.SortFunc(keys, func(a, b string) int { return cmp.Compare(serial(b), serial(a)) }) // the newest first
+	for _, key := range keys[:min(len(keys), maxUsers)] {
 		ref, err := cm.Get(ctx, path.Base(key), nil, cache.NoUpdateLastUsed)
 		if err != nil {
 			continue // it has another name, or is about to go
@@ -82,74 +142,100 @@ func (r *Replayer) blobOf(ctx context.Context, cm cache.Manager, id string) (oci
 	return ocispecs.Descriptor{}, nil
 }
 
-// noteBlob remembers that on this parent a blob stands for a stored layer. The blob alone would not say that: a layer's directory also has the directories
-// that overlayfs copied up and that are as in the parent, which the blob leaves out. On another parent (of an image that was pulled and has an equal layer) they would be files too many.
-func (r *Replayer) noteBlob(blob digest.Digest, parent snapshot.Directory, id string) error {
-	if err := blob.Validate(); err != nil {
-		return err
+// maxUsers is how many records of a stored layer are asked for a blob: where the newest have none, the layer is of a stage that is not exported.
+const maxUsers = 8
+
+// serial is the number in the key of a snapshot, "namespace/number/name"; the name is the record's id, or that of a chain of layers.
+func serial(key string) int {
+	_, rest, _ := strings.Cut(key, "/")
+	digits, _, _ := strings.Cut(rest, "/")
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		return -1
 	}
-	file := r.blobNote(blob, parent)
-	if b, err := os.ReadFile(file); err == nil && string(b) == id {
-		return nil
-	}
-	tmp := file + "." + newID() // several steps may note it at once
-	if err := os.WriteFile(tmp, []byte(id), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, file)
+	return n
 }
 
-func (r *Replayer) blobNote(blob digest.Digest, parent snapshot.Directory) string {
-	return filepath.Join(r.blobs, blob.Encoded()+"-"+parent.Number)
-}
+// Contents is the content store of an engine that replays.
+func Contents(inner content.Store) content.Store { return contents{inner} }
 
-// Applier returns an applier that takes a stored layer where it has one, and unpacks with inner otherwise.
-func (r *Replayer) Applier(inner diff.Applier) diff.Applier { return applier{inner, r} }
+type contents struct{ content.Store }
 
-type applier struct {
-	diff.Applier
-	r *Replayer
-}
-
-func (a applier) Apply(ctx context.Context, desc ocispecs.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispecs.Descriptor, error) {
-	diffID, err := digest.Parse(desc.Annotations[labels.LabelUncompressed])
-	if err == nil && len(mounts) == 1 {
-		err := a.r.alias(ctx, desc.Digest, mounts[0])
-		if err == nil {
-			return ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayer, Digest: diffID}, nil
-		}
-		if !errors.Is(err, errdefs.ErrNotFound) {
-			logrus.WithError(err).Warn("take a stored layer")
+func (c contents) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	var o content.WriterOpts
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
 		}
 	}
-	return a.Applier.Apply(ctx, desc, mounts, opts...)
+	if giftFor(ctx, o.Ref) != nil {
+		return nil, errGiven
+	}
+	return c.Store.Writer(ctx, opts...)
 }
 
-// alias makes the snapshot that is mounted for writing an alias of the stored layer of a blob. ErrNotFound says that there is none.
-func (r *Replayer) alias(ctx context.Context, blob digest.Digest, m mount.Mount) error {
-	dir := ""
-	if m.Type == "bind" {
-		dir = m.Source
-	}
-	for _, o := range m.Options {
-		if upper, ok := strings.CutPrefix(o, "upperdir="); ok {
-			dir = upper
+// Comparer is the differ of an engine that replays.
+func Comparer(inner diff.Comparer) diff.Comparer { return comparer{inner} }
+
+type comparer struct{ diff.Comparer }
+
+func (c comparer) Compare(ctx context.Context, lower, upper []mount.Mount, opts ...diff.Opt) (ocispecs.Descriptor, error) {
+	var config diff.Config
+	for _, opt := range opts {
+		if err := opt(&config); err != nil {
+			return ocispecs.Descriptor{}, err
 		}
 	}
-	key, err := r.layers.Key(ctx, dir)
-	if err != nil {
+	g := giftFor(ctx, config.Reference)
+	if g == nil {
+		return c.Comparer.Compare(ctx, lower, upper, opts...)
+	}
+	defer g.once.Do(func() { close(g.taken) })
+	if err := g.take(ctx); err != nil { // whoever waits for this one must not fail of it
+		logrus.WithError(err).Warn("keep the blob of a stored layer")
+		g.refuse.Store(true)
+		return c.Comparer.Compare(ctx, lower, upper, opts...)
+	}
+	return ocispecs.Descriptor{MediaType: g.blob.MediaType, Digest: g.blob.Digest, Size: g.blob.Size, URLs: g.blob.URLs}, nil
+}
+
+// keepBlob keeps a blob for as long as the lease of a context, which BuildKit hands on to the record.
+func (r *Replayer) keepBlob(ctx context.Context, blob digest.Digest) error {
+	lease, ok := leases.FromContext(ctx)
+	if !ok {
+		return errors.New("there is no lease")
+	}
+	if err := r.worker.LeaseManager().AddResource(ctx, leases.Lease{ID: lease}, leases.Resource{ID: blob.String(), Type: "content"}); err != nil {
 		return err
 	}
-	chain, err := r.layers.Chain(ctx, key)
-	if err != nil {
-		return err
+	_, err := r.worker.ContentStore().Info(ctx, blob)
+	return err
+}
+
+// background returns how to start what nobody waits for, and how to end it: stop cancels all that was started and returns when it has ended. start is false
+// from then on.
+func background() (start func(func(context.Context)) bool, stop func()) {
+	var (
+		mu    sync.Mutex // guards ended, and that none is added while all are waited for
+		ended bool
+		work  sync.WaitGroup
+	)
+	ctx, cancel := context.WithCancel(context.Background())
+	start = func(f func(context.Context)) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if ended {
+			return false
+		}
+		work.Go(func() { f(ctx) })
+		return true
 	}
-	if len(chain) < 2 {
-		return errdefs.ErrNotFound
+	stop = func() {
+		mu.Lock()
+		ended = true
+		mu.Unlock()
+		cancel()
+		work.Wait()
 	}
-	id, err := os.ReadFile(r.blobNote(blob, chain[1]))
-	if err != nil {
-		return errdefs.ErrNotFound
-	}
-	return r.layers.Alias(ctx, key, string(id))
+	return start, stop
 }

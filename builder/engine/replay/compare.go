@@ -118,7 +118,16 @@ func sameContent(a, b string) (bool, error) {
 		return false, err
 	}
 	defer g.Close()
-	x, y := make([]byte, 32<<10), make([]byte, 32<<10)
+	return sameBytes(f, g, newBuffers())
+}
+
+// buffers are for comparing two files.
+type buffers [2][]byte
+
+func newBuffers() buffers { return buffers{make([]byte, 32<<10), make([]byte, 32<<10)} }
+
+func sameBytes(f, g io.Reader, b buffers) (bool, error) {
+	x, y := b[0], b[1]
 	for {
 		n, errF := io.ReadFull(f, x)
 		m, errG := io.ReadFull(g, y)

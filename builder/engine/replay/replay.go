@@ -50,20 +50,24 @@ type Replayer struct {
 	traces *store.Store
 	views  string // directory of the views' mount points
 	times  string // directory of what COPYs made last, see times.go
-	blobs  string // directory of which stored layer each blob is of, see blob.go
 	debug  debug
 
 	log    string     // of the steps that used cache mounts, see caches.go
 	caches sync.Mutex // guards it
 
+	worker *base.Worker // set before anything is solved
+
 	viewer    viewer.Process
 	supported func() error
+
+	start func(func(context.Context)) bool // something that goes on beside the steps
+	stop  func()                           // all that was started
 }
 
 // New returns a Replayer that keeps its traces in dir, which it creates, beside the layers of a snapshotter. It removes mount points that a killed engine left.
 func New(dir string, layers *snapshot.Layers) (*Replayer, error) {
 	r := &Replayer{
-		layers: layers, views: filepath.Join(dir, "views"), times: filepath.Join(dir, "times"), blobs: filepath.Join(dir, "blobs"),
+		layers: layers, views: filepath.Join(dir, "views"), times: filepath.Join(dir, "times"),
 		log:       filepath.Join(dir, "cache-mounts"),
 		debug:     debugFromEnv(),
 		supported: sync.OnceValue(view.Supported),
@@ -71,11 +75,12 @@ func New(dir string, layers *snapshot.Layers) (*Replayer, error) {
 	if err := os.RemoveAll(r.views); err != nil {
 		return nil, fmt.Errorf("remove old mount points: %w", err)
 	}
-	for _, d := range []string{r.views, r.times, r.blobs} {
+	for _, d := range []string{r.views, r.times} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("make directory of traces: %w", err)
 		}
 	}
+	r.start, r.stop = background()
 	var err error
 	if r.traces, err = store.Open(filepath.Join(dir, "index"), layers.SharedPath); err != nil {
 		return nil, fmt.Errorf("open traces: %w", err)
@@ -84,7 +89,12 @@ func New(dir string, layers *snapshot.Layers) (*Replayer, error) {
 }
 
 // Worker is BuildKit's worker with steps that are watched and replayed.
-func (r *Replayer) Worker(w *base.Worker) worker.Worker { return &watching{w, r} }
+func (r *Replayer) Worker(w *base.Worker) worker.Worker {
+	if r.worker == nil { // it is called for single steps, too, with a cache manager of theirs
+		r.worker = w
+	}
+	return &watching{w, r}
+}
 
 type watching struct {
 	*base.Worker
@@ -131,13 +141,13 @@ func (w *watching) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *
 	return w.Worker.ResolveOp(v, s, sm, proxy)
 }
 
-// Collect removes what no layer belongs to any more. It is called when the engine has nothing else to do.
-func (r *Replayer) Collect() {
+// Close ends what goes on in the background, and removes what no layer belongs to any more.
+func (r *Replayer) Close() {
+	r.stop()
 	if err := r.traces.Collect(maxKeys); err != nil {
 		logrus.WithError(err).Warn("collect traces")
 	}
 	collectOld(r.times, maxTimes)
-	collectOld(r.blobs, maxKeys)
 }
 
 // Bounds of what is kept: weak keys with traces, and COPYs whose last layer is known.
@@ -164,7 +174,7 @@ func (m rootManager) New(ctx context.Context, parent cache.ImmutableRef, g sessi
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.cm, st.parent, st.session, st.description = m.Manager, parent, g, ref.GetDescription()
+	st.cm, st.session = m.Manager, g
 	return &rootRef{ref, st}, nil
 }
 

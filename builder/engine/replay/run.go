@@ -159,18 +159,15 @@ func (st *step) replayed(ctx context.Context, in *inputs, hit *trace.Trace) bool
 	return true
 }
 
-// replay takes the layer that the step made then: as a record of its blob if it has one, else by making the step's new snapshot an alias of it.
+// replay takes the layer that the step made then: the step's new snapshot becomes an alias of it.
 func (st *step) replay(ctx context.Context, t *trace.Trace) error {
-	ref, err := st.fromBlob(ctx, t.Layer)
-	if err != nil {
-		logrus.WithError(err).Warnf("use the blob of %s again", st.name)
-	} else if ref != nil {
-		st.mu.Lock()
-		defer st.mu.Unlock()
-		st.stored = ref
-		return nil
+	if err := st.r.layers.Alias(ctx, st.root.Key, t.Layer); err != nil {
+		return err
 	}
-	return st.r.layers.Alias(ctx, st.root.Key, t.Layer)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.stored = t.Layer
+	return nil
 }
 
 // keep stores the layer that the step has made, with what the step looked at.

@@ -49,9 +49,9 @@ type step struct {
 	mu   sync.Mutex
 	root *snapshot.Prepared // the snapshot that the step writes to; nil until it is made
 	// What root was made with.
-	cm       cache.Manager
-	session  session.Group
-	replayed string // the stored layer that root is an alias of
+	cm      cache.Manager
+	session session.Group
+	stored  string // the stored layer that root is an alias of
 }
 
 func newStep(r *Replayer, v solver.Vertex, op *pb.ExecOp, platform *pb.Platform, project string) *step {

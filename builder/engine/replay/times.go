@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/moby/buildkit/cache"
@@ -20,14 +19,13 @@ import (
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
 
 	"github.com/optbuild/optbuild/builder/outcome"
 	"github.com/optbuild/optbuild/builder/trace"
 	"github.com/optbuild/optbuild/snapshot"
 )
 
-// keeper gives the files of a COPY the times that they had when it was last made, as far as they have not changed since.
+// keeper gives the files of a COPY the times that they had when it was last made, as far as they have not changed since and look newer now.
 //
 // A step that is replayed wrote its files when it was run. A later step (make, python, a bundler) compares their times with those of the files that they were made
 // from: had the COPY that was made again new times for what has not changed (a fresh checkout), they would look out of date. Stock BuildKit does the same in the
@@ -127,7 +125,7 @@ func (k *keeper) keep() (reasons []string, err error) {
 		if err := c.compare(); err != nil && !errors.Is(err, fs.ErrNotExist) { // the last one may be on its way out
 			return nil, err
 		}
-		if reasons = c.changes; len(reasons) == 0 {
+		if reasons = c.reasons(); len(reasons) == 0 {
 			reasons = []string{"what is below it changed"}
 		}
 	}
@@ -136,133 +134,6 @@ func (k *keeper) keep() (reasons []string, err error) {
 		return reasons, err
 	}
 	return reasons, os.Rename(tmp, path)
-}
-
-// copies are the layer that a COPY made last and the one that it makes now.
-type copies struct {
-	last, this string
-	keeps      bool     // set times
-	changes    []string // maxChanges of them at most
-}
-
-const maxChanges = 20
-
-func (c *copies) changed(rel, what string) {
-	if len(c.changes) < maxChanges {
-		c.changes = append(c.changes, "/"+filepath.ToSlash(rel)+what)
-	}
-}
-
-// compare gives what is the same in both the times that it had, if they are to be kept, and notes what is not.
-func (c *copies) compare() error {
-	err := filepath.WalkDir(c.this, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == c.this {
-			return err
-		}
-		rel, err := filepath.Rel(c.this, path)
-		if err != nil {
-			return err
-		}
-		is, err := d.Info()
-		if err != nil {
-			return err
-		}
-		old := filepath.Join(c.last, rel)
-		was, err := os.Lstat(old)
-		if isMissing(err) {
-			c.changed(rel, " is new")
-			if d.IsDir() {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if was.Mode().Type() != is.Mode().Type() {
-			c.changed(rel, " is of another type")
-			if d.IsDir() { // names in a link would lead elsewhere
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if was.Mode() != is.Mode() {
-			c.changed(rel, fmt.Sprintf(": mode %04o -> %04o", was.Mode().Perm(), is.Mode().Perm()))
-		}
-		if was.ModTime().Equal(is.ModTime()) && (is.IsDir() || was.Size() == is.Size()) {
-			return nil
-		}
-		same, err := sameButTime(old, path, was, is)
-		if err != nil {
-			return err
-		}
-		if !same {
-			if !is.IsDir() {
-				c.changed(rel, " changed")
-			}
-			return nil
-		}
-		if !c.keeps {
-			return nil
-		}
-		return setTime(path, was.ModTime())
-	})
-	if err != nil {
-		return err
-	}
-	return filepath.WalkDir(c.last, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(c.last, path)
-		if err != nil {
-			return err
-		}
-		is, err := os.Lstat(filepath.Join(c.this, rel))
-		if isMissing(err) {
-			c.changed(rel, " is gone")
-		}
-		if d.IsDir() && (err != nil || !is.IsDir()) {
-			return filepath.SkipDir
-		}
-		return nil
-	})
-}
-
-func isMissing(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
-}
-
-func sameButTime(old, path string, was, is fs.FileInfo) (bool, error) {
-	switch {
-	case is.Mode().IsRegular():
-		if was.Size() != is.Size() {
-			return false, nil
-		}
-		return sameContent(old, path)
-	case is.Mode()&fs.ModeSymlink != 0:
-		return sameLink(old, path)
-	case is.IsDir():
-		return sameNames(old, path)
-	}
-	return false, nil
-}
-
-func sameNames(a, b string) (bool, error) {
-	x, err := os.ReadDir(a)
-	if err != nil {
-		return false, err
-	}
-	y, err := os.ReadDir(b)
-	return slices.EqualFunc(x, y, func(p, q fs.DirEntry) bool { return p.Name() == q.Name() && p.Type() == q.Type() }), err
-}
-
-func setTime(path string, t time.Time) error {
-	ts := unix.NsecToTimespec(t.UnixNano())
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return fmt.Errorf("set time of %s: %w", path, err)
-	}
-	return nil
 }
 
 // collectOld removes the oldest files of a directory until there are no more than most.

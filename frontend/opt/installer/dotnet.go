@@ -3,7 +3,6 @@ package installer
 import (
 	"encoding/xml"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -60,7 +59,7 @@ func (p *project) onlyProject() string {
 	return names[0]
 }
 
-var solutionProject = regexp.MustCompile(`(?m)^Project\("[^"]*"\) = "[^"]*", "([^"]*)"`)
+var solutionProject = lazily(`(?m)^Project\("[^"]*"\) = "[^"]*", "([^"]*)"`)
 
 // msbuildFile makes a solution or project, and what it refers to, manifests.
 func (p *project) msbuildFile(name string, seen map[string]bool, locked bool) {
@@ -79,7 +78,7 @@ func (p *project) msbuildFile(name string, seen map[string]bool, locked bool) {
 		return
 	}
 	if path.Ext(name) == ".sln" {
-		for _, m := range solutionProject.FindAllStringSubmatch(string(data), -1) {
+		for _, m := range solutionProject().FindAllStringSubmatch(string(data), -1) {
 			if strings.HasSuffix(m[1], "proj") {
 				p.msbuildFile(path.Join(path.Dir(name), strings.ReplaceAll(m[1], `\`, "/")), seen, locked)
 			}

@@ -2,7 +2,6 @@ package installer
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -11,7 +10,7 @@ import (
 var everyone = []string{"LD_*", "BASH_ENV", "ENV", "XDG_*", "TMPDIR", "SSL_CERT_*", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"}
 
 // plain values name no file: numbers, switches, addresses, flags for memory.
-var plain = regexp.MustCompile(`^(|[0-9.,]+[kKmMgG]?|[Tt]rue|[Ff]alse|TRUE|FALSE|yes|no|on|off|https?://\S*|production|development|test|ci|error|warn|info|silent|verbose|([ ]?(--max[-_]old[-_]space[-_]size=[0-9]+|-Xm[sx][0-9]+[kKmMgG]))+)$`)
+var plain = lazily(`^(|[0-9.,]+[kKmMgG]?|[Tt]rue|[Ff]alse|TRUE|FALSE|yes|no|on|off|https?://\S*|production|development|test|ci|error|warn|info|silent|verbose|([ ]?(--max[-_]old[-_]space[-_]size=[0-9]+|-Xm[sx][0-9]+[kKmMgG]))+)$`)
 
 // environment refuses variables by which the installer may be told to read or write among the copied files. A row's variables are patterns:
 // "npm_config_*" for those that matter, "!NODE_VERSION" for those of them that name no files.
@@ -49,7 +48,7 @@ func (p *project) variable(name, value string, known, base bool, variables []str
 	case !known:
 		p.refuse("environment", "%s, which %s reads, has a value that is not known", name, p.name)
 		return
-	case plain.MatchString(value):
+	case plain().MatchString(value):
 		return
 	}
 	for _, part := range strings.Split(value, ":") {

@@ -3,7 +3,6 @@ package installer
 import (
 	"encoding/xml"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -139,16 +138,16 @@ var gradlePlugins = strings.Fields(`java java-library application war groovy jac
 	org.jetbrains.kotlin.plugin.spring org.jetbrains.kotlin.plugin.jpa jvm plugin.spring plugin.jpa com.github.johnrengelman.shadow com.gradleup.shadow com.diffplug.spotless org.gradle.toolchains.foojay-resolver-convention io.freefair.lombok`)
 
 var (
-	gradleComment = regexp.MustCompile(`(?s)/\*.*?\*/|(?m)(^|\s)//.*$`)
-	gradleString  = regexp.MustCompile(`"[^"\n]*"|'[^'\n]*'`)
-	gradlePlugin  = regexp.MustCompile(`\b(id|kotlin|plugin:)\s*\(?\s*["']([^"']+)["']`)
-	gradleName    = regexp.MustCompile("[\\p{L}_$`][\\p{L}\\p{N}_$`]*")
-	gradleLibrary = regexp.MustCompile(`\blibs\.[\w.]+`)
+	gradleComment = lazily(`(?s)/\*.*?\*/|(?m)(^|\s)//.*$`)
+	gradleString  = lazily(`"[^"\n]*"|'[^'\n]*'`)
+	gradlePlugin  = lazily(`\b(id|kotlin|plugin:)\s*\(?\s*["']([^"']+)["']`)
+	gradleName    = lazily("[\\p{L}_$`][\\p{L}\\p{N}_$`]*")
+	gradleLibrary = lazily(`\blibs\.[\w.]+`)
 )
 
 func (p *project) gradleScript(name, text string) {
-	text = gradleComment.ReplaceAllString(text, " ")
-	for _, m := range gradlePlugin.FindAllStringSubmatch(text, -1) {
+	text = gradleComment().ReplaceAllString(text, " ")
+	for _, m := range gradlePlugin().FindAllStringSubmatch(text, -1) {
 		if !slices.Contains(gradlePlugins, m[2]) {
 			p.refuse("gradle-plugin", "%s applies the plugin %s, which may read any file", name, m[2])
 		}
@@ -156,13 +155,13 @@ func (p *project) gradleScript(name, text string) {
 	if strings.Contains(text, "include") {
 		p.refuse("modules", "%s includes other projects", name)
 	}
-	for _, s := range gradleString.FindAllString(text, -1) {
+	for _, s := range gradleString().FindAllString(text, -1) {
 		if strings.ContainsAny(s, "$") || strings.HasPrefix(s[1:], ".") || strings.HasPrefix(s[1:], "/") || strings.HasPrefix(s[1:], "file:") {
 			p.refuse("gradle-code", "%s has %s, which may be a file", name, s)
 		}
 	}
-	code := gradleLibrary.ReplaceAllString(gradleString.ReplaceAllString(text, " "), " ")
-	for _, word := range gradleName.FindAllString(code, -1) {
+	code := gradleLibrary().ReplaceAllString(gradleString().ReplaceAllString(text, " "), " ")
+	for _, word := range gradleName().FindAllString(code, -1) {
 		if !slices.Contains(gradleWords, word) {
 			p.refuse("gradle-code", "%s has %s, which is not known to be a declaration", name, word)
 		}

@@ -412,14 +412,14 @@ func (p *project) nosy(lock []byte, noScripts bool) {
 		return
 	}
 	data := append(slices.Clone(p.entry("package.json").Data), lock...)
-	for _, word := range packageWord.FindAllString(string(data), -1) {
+	for _, word := range packageWord().FindAllString(string(data), -1) {
 		if name := strings.Trim(word, "\"'/ @:,"); slices.Contains(nosyScripts, name) || slices.Contains(nosyScripts, "@"+name) {
 			p.refuse("dependency-script", "%s runs a script when it is installed, which reads the project; with --ignore-scripts it would not", name)
 		}
 	}
 }
 
-var packageWord = regexp.MustCompile(`(?m)["'/ ]?@?[a-z][a-z0-9_.-]*(/[a-z][a-z0-9_.-]*)?["'@:]`)
+var packageWord = lazily(`(?m)["'/ ]?@?[a-z][a-z0-9_.-]*(/[a-z][a-z0-9_.-]*)?["'@:]`)
 
 func yarn(p *project) {
 	n := 1

@@ -32,10 +32,10 @@ var pythonInstallers = []installer{
 	{name: "uv pip install", calls: []string{"uv pip install", "uv pip sync"}, looks: pythonFiles, variables: pythonVariables, examine: uvPip},
 }
 
-var pipName = regexp.MustCompile(`^pip[0-9.]*$`)
+var pipName = lazily(`^pip[0-9.]*$`)
 
 func pipInstall(words []string) bool {
-	return len(words) > 1 && pipName.MatchString(words[0]) && words[1] == "install"
+	return len(words) > 1 && pipName().MatchString(words[0]) && words[1] == "install"
 }
 
 const pipBooleans = "--no-cache-dir -q -qq --quiet -v --verbose --upgrade -U --user --no-deps --pre --no-index --prefer-binary --require-hashes --disable-pip-version-check --break-system-packages " +
@@ -99,8 +99,8 @@ func (p *project) requirements(flags map[string][]string, operands []string) {
 	}
 }
 
-var lineContinuation = regexp.MustCompile(`\\\r?\n`)
-var requirementComment = regexp.MustCompile(`(^|\s)#.*$`)
+var lineContinuation = lazily(`\\\r?\n`)
+var requirementComment = lazily(`(^|\s)#.*$`)
 
 func (p *project) requirementsFile(name string, depth int) {
 	data := p.need(name)
@@ -110,8 +110,8 @@ func (p *project) requirementsFile(name string, depth int) {
 	if bytes.IndexByte(data, 0) >= 0 || depth > 10 {
 		p.refuse("manifest-syntax", "%s is no text", name)
 	}
-	for _, line := range strings.Split(lineContinuation.ReplaceAllString(string(data), ""), "\n") {
-		line = strings.TrimSpace(requirementComment.ReplaceAllString(strings.TrimRight(line, "\r"), ""))
+	for _, line := range strings.Split(lineContinuation().ReplaceAllString(string(data), ""), "\n") {
+		line = strings.TrimSpace(requirementComment().ReplaceAllString(strings.TrimRight(line, "\r"), ""))
 		if line == "" {
 			continue
 		}

@@ -56,17 +56,17 @@ func bundle(p *project) {
 }
 
 // gemLines are the statements of a Gemfile that do nothing but name gems.
-var gemLines = []*regexp.Regexp{
-	regexp.MustCompile(`^source\s*\(?["'][^"'#]+["']\)?( do)?$`),
-	regexp.MustCompile(`^ruby\s*\(?(["'][^"'#]+["'],?\s*)+\)?$`),
-	regexp.MustCompile(`^ruby\s*\(?file:\s*["']\.ruby-version["']\)?$`),
-	regexp.MustCompile(`^gem\s*\(?["'][^"'#]+["'](\s*,\s*[^#{}()` + "`" + `]*)?\)?$`),
-	regexp.MustCompile(`^(group|platforms?)\s*\(?(:\w+(,\s*)?)+\)? do$`),
-	regexp.MustCompile(`^end$`),
-	regexp.MustCompile(`^git_source\(:\w+\)\s*(do|\{) ?\|\w+\| ?["']https://[\w./#{}]+["']\s*(end|\})$`),
+var gemLines = []func() *regexp.Regexp{
+	lazily(`^source\s*\(?["'][^"'#]+["']\)?( do)?$`),
+	lazily(`^ruby\s*\(?(["'][^"'#]+["'],?\s*)+\)?$`),
+	lazily(`^ruby\s*\(?file:\s*["']\.ruby-version["']\)?$`),
+	lazily(`^gem\s*\(?["'][^"'#]+["'](\s*,\s*[^#{}()` + "`" + `]*)?\)?$`),
+	lazily(`^(group|platforms?)\s*\(?(:\w+(,\s*)?)+\)? do$`),
+	lazily(`^end$`),
+	lazily(`^git_source\(:\w+\)\s*(do|\{) ?\|\w+\| ?["']https://[\w./#{}]+["']\s*(end|\})$`),
 }
 
-var gemPath = regexp.MustCompile(`\b(path|gemspec|glob|File|Dir|ENV|IO|eval\w*|require_relative|load|instance_eval|__dir__|__FILE__|system|exec)\b\s*(:|=>|\(|\.|\[|"|'|$)`)
+var gemPath = lazily(`\b(path|gemspec|glob|File|Dir|ENV|IO|eval\w*|require_relative|load|instance_eval|__dir__|__FILE__|system|exec)\b\s*(:|=>|\(|\.|\[|"|'|$)`)
 
 func (p *project) gemfile(text string) {
 	statement := ""
@@ -82,7 +82,7 @@ func (p *project) gemfile(text string) {
 		if strings.HasSuffix(line, ",") {
 			continue
 		}
-		if gemPath.MatchString(statement) || !slices.ContainsFunc(gemLines, func(r *regexp.Regexp) bool { return r.MatchString(statement) }) {
+		if gemPath().MatchString(statement) || !slices.ContainsFunc(gemLines, func(r func() *regexp.Regexp) bool { return r().MatchString(statement) }) {
 			p.refuse("gemfile-code", "the Gemfile has %q, which may read other files", statement)
 		}
 		statement = ""

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // installer is a row of the table of commands that are known to read nothing of the files around them but their manifests.
@@ -46,9 +47,9 @@ var installers = slices.Concat(nodeInstallers, pythonInstallers, goInstallers, c
 	dotnetInstallers, systemInstallers)
 
 // MayInstall is a cheap test for the name of a program of the table.
-func MayInstall(text string) bool { return programNames.MatchString(text) }
+func MayInstall(text string) bool { return programNames().MatchString(text) }
 
-var programNames = regexp.MustCompile(`\b(npm|yarn|pnpm|bun|pip[0-9.]*|poetry|uv|pipenv|go|cargo|bundle|bundler|gem|composer|mvnw?|gradlew?|dotnet|apt|apt-get|apk|dnf|microdnf|yum)\b`)
+var programNames = lazily(`\b(npm|yarn|pnpm|bun|pip[0-9.]*|poetry|uv|pipenv|go|cargo|bundle|bundler|gem|composer|mvnw?|gradlew?|dotnet|apt|apt-get|apk|dnf|microdnf|yum)\b`)
 
 // IsManifestPattern reports whether a pattern of COPY is one for manifests: package*.json, requirements*.txt, go.*.
 func IsManifestPattern(pattern string) bool {
@@ -69,4 +70,9 @@ var manifestNames = []string{
 	"requirements.txt", "requirements-dev.txt", "pyproject.toml", "poetry.lock", "uv.lock", "Pipfile", "Pipfile.lock", "go.mod", "go.sum", "Cargo.toml",
 	"Cargo.lock", "Gemfile", "Gemfile.lock", "composer.json", "composer.lock", "pom.xml", "build.gradle", "build.gradle.kts", "settings.gradle",
 	"settings.gradle.kts", "app.csproj", "app.fsproj", "app.sln",
+}
+
+// lazily compiles a pattern when it is first asked for: most commands have no use for it, and every one would pay, the engine's process too.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }

@@ -1,0 +1,241 @@
+package compress
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"maps"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/containerd/stargz-snapshotter/estargz"
+	kgzip "github.com/klauspost/compress/gzip"
+	"github.com/moby/buildkit/util/compression"
+	"github.com/opencontainers/go-digest"
+)
+
+// An eStargz blob is a gzip blob in which each file begins a member of its own, with a table of contents (TOC) as its last file and a footer that says where that is.
+// The library writes one member after the other, and its table says where each begins, which is only known when those before it are compressed. So it is given a
+// writer that counts: to it a member is one byte long, so that its table has the members' numbers in place of their offsets. The members are compressed meanwhile by a
+// sequence, and when the library asks for its table to be written, the numbers are replaced.
+
+// stargzWriter makes an eStargz blob of a tar stream, which the blob contains bit for bit.
+type stargzWriter struct {
+	tar   *io.PipeWriter
+	ended chan struct{} // closed when the blob is complete, or not to be
+	sums  sums
+	err   error
+
+	once sync.Once
+}
+
+// sums are what is told of a finished blob in its annotations.
+type sums struct {
+	blob, diffID, toc digest.Digest
+	uncompressed      int64 // bytes
+}
+
+func newStargz(dst io.Writer, level, cores int) *stargzWriter {
+	return startStargz(func(r io.Reader) (sums, error) { return writeStargz(dst, r, level, cores) })
+}
+
+// startStargz returns a writer to which write reads, in another goroutine.
+func startStargz(write func(io.Reader) (sums, error)) *stargzWriter {
+	pr, pw := io.Pipe()
+	w := &stargzWriter{tar: pw, ended: make(chan struct{})}
+	go func() {
+		defer close(w.ended)
+		w.sums, w.err = write(pr)
+		pr.CloseWithError(w.err) // who still writes is told
+	}()
+	return w
+}
+
+func (w *stargzWriter) Write(p []byte) (int, error) { return w.tar.Write(p) }
+
+func (w *stargzWriter) Close() error {
+	w.once.Do(func() {
+		w.tar.Close()
+		<-w.ended
+	})
+	return w.err
+}
+
+func writeStargz(dst io.Writer, r io.Reader, level, cores int) (sums, error) {
+	blob := digest.Canonical.Digester()
+	m := &members{level: level, seq: newSequence(io.MultiWriter(dst, blob.Hash()), cores)}
+	lib := estargz.NewWriterWithCompressor(io.Discard, m)
+	err := lib.AppendTarLossLess(r)
+	var toc digest.Digest
+	if err == nil {
+		toc, err = lib.Close()
+	}
+	if err != nil {
+		if !m.closed {
+			_, _ = m.seq.close()
+		}
+		return sums{}, fmt.Errorf("write eStargz: %w", err)
+	}
+	return sums{blob.Digest(), digest.Digest(lib.DiffID()), toc, m.uncompressed}, nil
+}
+
+// members is the estargz.Compressor that gives members to a sequence.
+type members struct {
+	level        int
+	seq          *sequence
+	offsets      []*int64 // of the members, where they begin in the blob; valid when seq is closed
+	uncompressed int64
+	closed       bool
+}
+
+// member is one member, until it is closed.
+type member struct {
+	*bytes.Buffer
+	m       *members
+	counter io.Writer
+}
+
+func (m *members) Writer(counter io.Writer) (estargz.WriteFlushCloser, error) {
+	return &member{newBuffer(), m, counter}, nil
+}
+
+// Flush does nothing: it would have to say how long the member is by now, for several files in one member, which is not asked for.
+func (*member) Flush() error { return nil }
+
+func (w *member) Close() error {
+	m, offset := w.m, new(int64)
+	m.offsets = append(m.offsets, offset)
+	m.uncompressed += int64(w.Len())
+	if _, err := w.counter.Write([]byte{0}); err != nil {
+		return err
+	}
+	return m.seq.add(w.Buffer, func(out, in *bytes.Buffer) error { return gzipMember(out, in.Bytes(), m.level) }, func(at int64) { *offset = at })
+}
+
+// WriteTOCAndFooter writes what ends the blob.
+func (m *members) WriteTOCAndFooter(_ io.Writer, _ int64, toc *estargz.JTOC, diffHash hash.Hash) (digest.Digest, error) {
+	m.closed = true
+	at, err := m.seq.close()
+	if err != nil {
+		return "", err
+	}
+	for _, e := range toc.Entries {
+		if e.Type == "reg" && e.Size > 0 || e.Type == "chunk" {
+			e.Offset = *m.offsets[e.Offset]
+		}
+	}
+	list, err := json.Marshal(toc)
+	if err != nil {
+		return "", err
+	}
+	var file, out bytes.Buffer
+	tw := tar.NewWriter(&file)
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: estargz.TOCTarName, Size: int64(len(list))}); err != nil {
+		return "", err
+	}
+	if _, err := tw.Write(list); err != nil {
+		return "", err
+	}
+	if err := tw.Close(); err != nil {
+		return "", err
+	}
+	diffHash.Write(file.Bytes())
+	m.uncompressed += int64(file.Len())
+	if err := gzipMember(&out, file.Bytes(), m.level); err != nil {
+		return "", err
+	}
+	out.Write(footer(at))
+	_, err = m.seq.dst.Write(out.Bytes())
+	return digest.FromBytes(list), err
+}
+
+// footer is an empty member with an extra field that says where the table is. See the eStargz specification, "Footer".
+func footer(toc int64) []byte {
+	field := fmt.Appendf(nil, "%016xSTARGZ", toc)
+	extra := append([]byte{'S', 'G'}, binary.LittleEndian.AppendUint16(nil, uint16(len(field)))...)
+	var b bytes.Buffer
+	// Of the standard library: its empty member is of the length that the specification wants.
+	w, err := gzip.NewWriterLevel(&b, gzip.NoCompression)
+	if err == nil {
+		w.Extra = append(extra, field...)
+		err = w.Close()
+	}
+	if err != nil || b.Len() != estargz.FooterSize {
+		panic(fmt.Sprintf("compress: footer of eStargz has %d bytes: %v", b.Len(), err))
+	}
+	return b.Bytes()
+}
+
+// gzippers are compressors for each level. Making one takes longer than compressing a small file.
+var gzippers [gzip.BestCompression + 1]sync.Pool
+
+func gzipMember(out *bytes.Buffer, in []byte, level int) error {
+	w, _ := gzippers[level].Get().(*kgzip.Writer)
+	if w == nil {
+		var err error
+		if w, err = kgzip.NewWriterLevel(out, level); err != nil {
+			return err
+		}
+	} else {
+		w.Reset(out)
+	}
+	defer gzippers[level].Put(w)
+	if _, err := w.Write(in); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// stargz is eStargz as BuildKit knows it.
+type stargz struct {
+	compression.Type
+	options Options
+}
+
+func (t stargz) Compress(_ context.Context, c compression.Config) (compression.Compressor, compression.Finalizer) {
+	return compressStargz(t.MediaType(), func(dst io.Writer) *stargzWriter { return newStargz(dst, EStargz.level(c.Level), t.options.cores()) }, nil)
+}
+
+// compressStargz makes of a writer what BuildKit wants for one blob. It is given these labels.
+func compressStargz(mediaType string, start func(io.Writer) *stargzWriter, extra map[string]string) (compression.Compressor, compression.Finalizer) {
+	var w *stargzWriter
+	return func(dst io.Writer, of string) (io.WriteCloser, error) {
+			if t, err := compression.FromMediaType(of); err != nil {
+				return nil, err
+			} else if t.MediaType() != mediaType {
+				return nil, fmt.Errorf("media type %s is not that of eStargz", of)
+			}
+			w = start(dst)
+			return w, nil
+		}, func(ctx context.Context, blobs content.Store) (map[string]string, error) {
+			if w == nil {
+				return nil, errors.New("no eStargz was written")
+			}
+			if err := w.Close(); err != nil {
+				return nil, err
+			}
+			// Whoever made the blob noted the digest of the tar that went in; the table of contents belongs to what comes out.
+			info := content.Info{Digest: w.sums.blob, Labels: map[string]string{labels.LabelUncompressed: w.sums.diffID.String()}}
+			maps.Copy(info.Labels, extra)
+			var fields []string
+			for k := range info.Labels {
+				fields = append(fields, "labels."+k)
+			}
+			if _, err := blobs.Update(ctx, info, fields...); err != nil {
+				return nil, err
+			}
+			return map[string]string{
+				estargz.TOCJSONDigestAnnotation:         w.sums.toc.String(),
+				estargz.StoreUncompressedSizeAnnotation: fmt.Sprint(w.sums.uncompressed),
+				labels.LabelUncompressed:                w.sums.diffID.String(),
+			}, nil
+		}
+}

@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/moby/buildkit/cache"
+	cacheconfig "github.com/moby/buildkit/cache/config"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter"
+	"github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/util/compression"
+	"github.com/moby/buildkit/util/progress"
+	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/optbuild/optbuild/builder/compress"
+	"github.com/optbuild/optbuild/builder/profile"
+)
+
+// compressing is a worker whose blobs are made by package compress. BuildKit's exporters choose their compressions by name from a closed list, but take a blob that is there:
+// so it is made before they are asked. Caches ask the worker.
+type compressing struct {
+	worker.Worker
+	eager *eager
+	// with returns the worker with another cache manager.
+	with func(cache.Manager) worker.Worker
+}
+
+// ResolveOp has an eye on the steps whose layers will leave in an image. It returns stock ops: provenance looks at their type.
+func (w compressing) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *session.Manager, proxy worker.ProxyOpt) (solver.Op, error) {
+	if p, ok := w.eager.at(v.Digest()); ok {
+		return w.with(beginning{w.CacheManager(), w.eager, p.image}).ResolveOp(v, s, sm, proxy)
+	}
+	return w.Worker.ResolveOp(v, s, sm, proxy)
+}
+
+// withManager returns what is needed of a worker to solve steps, with another cache manager.
+func withManager(w *base.Worker, m cache.Manager) *base.Worker {
+	return &base.Worker{
+		WorkerOpt: w.WorkerOpt, CacheMgr: m, SourceManager: w.SourceManager,
+		ImageSource: w.ImageSource, OCILayoutSource: w.OCILayoutSource, GitSource: w.GitSource, HTTPSource: w.HTTPSource,
+	}
+}
+
+func (w compressing) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
+	e, err := w.Worker.Exporter(name, sm)
+	if err != nil {
+		return nil, err
+	}
+	switch name {
+	case client.ExporterImage, client.ExporterOCI, client.ExporterDocker:
+		return compressingExporter{e}, nil
+	}
+	return e, nil
+}
+
+// GetRemotes is what exporters of caches ask for blobs.
+func (w compressing) GetRemotes(ctx context.Context, ref cache.ImmutableRef, create bool, cfg cacheconfig.RefConfig, all bool, s session.Group) ([]*solver.Remote, error) {
+	if ref == nil {
+		return nil, nil
+	}
+	cfg.Compression = compress.Instead(cfg.Compression, compress.Options{})
+	return ref.GetRemotes(ctx, create, cfg, all, s)
+}
+
+type compressingExporter struct{ exporter.Exporter }
+
+func (e compressingExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
+	_, asked := attrs["compression"]
+	first, err := profile.TakePrioritized(attrs) // BuildKit's exporter would take the attribute for metadata of the image
+	if err != nil {
+		return nil, err
+	}
+	i, err := e.Exporter.Resolve(ctx, id, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return compressingInstance{i, asked, first}, nil
+}
+
+type compressingInstance struct {
+	exporter.ExporterInstance
+	asked bool     // a compression was, by its name
+	first []string // files that come first in layers that can be pulled lazily
+}
+
+// Config has our compressor: whoever makes layers for the image takes it from here.
+func (i compressingInstance) Config() *exporter.Config {
+	return exporter.NewConfigWithCompression(i.compression())
+}
+
+func (i compressingInstance) compression() compression.Config {
+	return ours(i.ExporterInstance.Config().Compression(), i.first, compress.Options{})
+}
+
+// ours is a compression of BuildKit with our writers.
+func ours(c compression.Config, first []string, o compress.Options) compression.Config {
+	c = compress.Instead(c, o)
+	if t, err := compress.First(c.Type, first); err == nil {
+		c.Type = t
+	}
+	return c
+}
+
+func (i compressingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	s := session.NewGroup(info.SessionID)
+	c := i.compression()
+	refs := []cache.ImmutableRef{src.Ref}
+	for _, r := range src.Refs {
+		refs = append(refs, r)
+	}
+	if err := makeBlobs(ctx, c, s, refs...); err != nil {
+		return nil, nil, nil, err
+	}
+	if i.asked && !c.Force || len(i.first) > 0 {
+		var err error
+		if src, err = asAsked(ctx, src, c, s); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return i.ExporterInstance.Export(ctx, src, info)
+}
+
+// makeBlobs compresses the layers that have no blob yet, or none of this compression if that is forced.
+func makeBlobs(ctx context.Context, c compression.Config, s session.Group, refs ...cache.ImmutableRef) (err error) {
+	cfg := cacheconfig.RefConfig{Compression: c}
+	eg, egctx := errgroup.WithContext(ctx)
+	var done func(error) error // of the line about it
+	for _, ref := range refs {
+		if ref == nil {
+			continue
+		}
+		if !c.Force {
+			if _, err := ref.GetRemotes(ctx, false, cfg, false, s); err == nil {
+				continue // all are there
+			}
+		}
+		if done == nil {
+			done = progress.OneOff(ctx, "compressing layers")
+		}
+		eg.Go(func() error {
+			_, err := ref.GetRemotes(egctx, true, cfg, false, s)
+			return err
+		})
+	}
+	err = eg.Wait()
+	if done != nil {
+		err = done(err)
+	}
+	return err
+}

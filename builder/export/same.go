@@ -1,0 +1,106 @@
+package export
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"syscall"
+
+	"github.com/containerd/continuity/sysx"
+	"golang.org/x/sys/unix"
+)
+
+// sameFile is true if a file of the members is the one below them, only copied up: a chown to the owner that it had, a file that was moved away and back. What
+// counts is what BuildKit looks at when it makes a layer of a step.
+func sameFile(upper, below resolved) (bool, error) {
+	a, b := upper.info, below.info
+	x, ok := a.Sys().(*syscall.Stat_t)
+	y, ok2 := b.Sys().(*syscall.Stat_t)
+	if !ok || !ok2 || x.Mode != y.Mode || x.Uid != y.Uid || x.Gid != y.Gid || x.Rdev != y.Rdev || a.Size() != b.Size() || !a.ModTime().Equal(b.ModTime()) {
+		return false, nil
+	}
+	capsA, err := capabilities(upper.file)
+	if err != nil {
+		return false, err
+	}
+	capsB, err := capabilities(below.file)
+	if err != nil || !bytes.Equal(capsA, capsB) {
+		return false, err
+	}
+	switch {
+	case a.Mode()&os.ModeSymlink != 0:
+		to, err := os.Readlink(upper.file)
+		if err != nil {
+			return false, err
+		}
+		was, err := os.Readlink(below.file)
+		return to == was, err
+	case a.ModTime().Nanosecond() != 0 || a.Size() == 0:
+		return true, nil
+	default: // the time is that of an archive: it may be that of another version
+		return sameContent(upper.file, below.file)
+	}
+}
+
+func capabilities(file string) ([]byte, error) {
+	v, err := sysx.LGetxattr(file, "security.capability")
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
+		return nil, nil
+	}
+	return v, err
+}
+
+func sameContent(a, b string) (bool, error) {
+	f, err := os.Open(a)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	g, err := os.Open(b)
+	if err != nil {
+		return false, err
+	}
+	defer g.Close()
+	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, errA := io.ReadFull(f, x)
+		m, errB := io.ReadFull(g, y)
+		if n != m || !bytes.Equal(x[:n], y[:m]) {
+			return false, nil
+		}
+		for _, err := range []error{errA, errB} {
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return false, err
+			}
+		}
+		if errA != nil {
+			return true, nil
+		}
+	}
+}
+
+// keepLinked takes back what is residue by its place but has a symbolic link leading to it, or to a directory above it, from something that stays: programs may be run from there.
+func keepLinked(list []change) {
+	targets := map[string]bool{}
+	for _, c := range list {
+		if c.rule == "" && c.link != "" {
+			targets[c.link] = true
+		}
+	}
+	if len(targets) == 0 {
+		return
+	}
+	for i, c := range list {
+		if c.rule == "" {
+			continue
+		}
+		for p := c.path; p != "/"; p = path.Dir(p) {
+			if targets[p] {
+				list[i].rule, list[i].dir = "", false
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,305 @@
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"syscall"
+
+	"github.com/containerd/continuity/sysx"
+	"golang.org/x/sys/unix"
+)
+
+// directory is the files of one layer as overlayfs has them: a device 0/0 is a whiteout, an attribute makes a directory opaque.
+type directory struct {
+	path string
+	// made says that a RUN made it. What is in other layers, the base image's and those of COPY, is never residue.
+	made bool
+}
+
+// union is a run of layers that become one.
+type union struct {
+	members []directory // topmost first
+	lower   []directory // what they lie on, topmost first
+	residue func(path string) (rule string)
+}
+
+// change is one entry of the layer to write.
+type change struct {
+	path string      // absolute
+	info os.FileInfo // nil if the path is deleted
+	link string      // where a symbolic link leads to, absolute
+	rule string      // by which it is left out; "" if it is not
+	dir  bool        // a directory that is residue: it is there if something in it is
+}
+
+// inode is the number of a file that has several names, else 0.
+func (c change) inode() uint64 {
+	if c.info == nil || c.info.IsDir() {
+		return 0
+	}
+	if st, ok := c.info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+		return st.Ino
+	}
+	return 0
+}
+
+// errUnsupported is wrapped by errors that say that layers can't be merged here.
+var errUnsupported = errors.New("layers can't be merged")
+
+// changes lists what tells the files with the members from those without, sorted by path. What is residue has its rule.
+func (u *union) changes(ctx context.Context) ([]change, error) {
+	w := walker{ctx: ctx, union: u}
+	top := place{path: "/"}
+	for i := range u.members {
+		top.members = append(top.members, i)
+	}
+	for i := range u.lower {
+		top.lower = append(top.lower, i)
+	}
+	top.kept = u.keepers()
+	if err := w.walk(top); err != nil {
+		return nil, err
+	}
+	keepLinked(w.list)
+	return w.list, nil
+}
+
+// keepers are the layers in which no RUN made what is there.
+func (u *union) keepers() (dirs []string) {
+	for _, list := range [][]directory{u.members, u.lower} {
+		for _, d := range list {
+			if !d.made {
+				dirs = append(dirs, d.path)
+			}
+		}
+	}
+	return dirs
+}
+
+type walker struct {
+	ctx   context.Context
+	union *union
+	list  []change
+}
+
+// place is a directory that is in some of the layers.
+type place struct {
+	path    string
+	members []int    // those that have it, and of which something can be seen
+	lower   []int    // the same, of the layers below
+	opaque  bool     // nothing of the lower ones is seen through the members
+	kept    []string // directories of layers with something that is never residue
+}
+
+func (w *walker) walk(at place) error {
+	if err := context.Cause(w.ctx); err != nil {
+		return err
+	}
+	members, err := list(w.union.members, at.members, at.path)
+	if err != nil {
+		return err
+	}
+	names := members.names()
+	if at.opaque && len(at.lower) > 0 {
+		lower, err := list(w.union.lower, at.lower, at.path)
+		if err != nil {
+			return err
+		}
+		names = append(names, lower.names()...)
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
+	for _, name := range names {
+		if err := w.entry(at, members, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) entry(at place, members listing, name string) error {
+	path := filepath.Join(at.path, name)
+	upper, err := resolve(w.union.members, at.members, path, members)
+	if err != nil {
+		return err
+	}
+	below, err := resolve(w.union.lower, at.lower, path, nil)
+	if err != nil {
+		return err
+	}
+	hidden := at.opaque || upper.hides
+	if upper.info == nil { // deleted, or made and deleted within the members
+		if below.info != nil && hidden {
+			w.list = append(w.list, change{path: path})
+		}
+		return nil
+	}
+	kept := w.keepers(at, path)
+	rule := ""
+	if w.union.residue != nil && len(kept) == 0 {
+		rule = w.union.residue(path)
+	}
+	if !upper.info.IsDir() {
+		return w.file(at, path, rule, upper, below)
+	}
+	c := change{path: path, info: upper.info, rule: rule, dir: rule != ""}
+	if c.dir && below.info != nil { // it stays, as what it was below
+		c.rule, c.dir = "", false
+	}
+	w.list = append(w.list, c)
+	return w.walk(place{path: path, members: upper.in, lower: below.in, opaque: hidden, kept: directories(kept, path)})
+}
+
+func (w *walker) file(at place, path, rule string, upper, below resolved) error {
+	if rule != "" && below.info != nil {
+		// A RUN of another layer made an older one, which is left out there. Should it not be, it must not come back.
+		w.list = append(w.list, change{path: path})
+	}
+	if rule == "" && below.info != nil {
+		same, err := sameFile(upper, below)
+		if err != nil || same {
+			return err
+		}
+	}
+	c := change{path: path, info: upper.info, rule: rule}
+	if upper.info.Mode()&os.ModeSymlink != 0 {
+		to, err := os.Readlink(upper.file)
+		if err != nil {
+			return err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(at.path, to)
+		}
+		c.link = filepath.Clean(to)
+	}
+	w.list = append(w.list, c)
+	return nil
+}
+
+// keepers are the layers that have the path, of those that keep what they have.
+func (w *walker) keepers(at place, path string) (kept []string) {
+	for _, dir := range at.kept {
+		if fi, err := os.Lstat(filepath.Join(dir, path)); err == nil && !isWhiteout(fi) {
+			kept = append(kept, dir)
+		}
+	}
+	return kept
+}
+
+// directories are the layers in which the path is a directory.
+func directories(layers []string, path string) []string {
+	return slices.DeleteFunc(layers, func(dir string) bool {
+		fi, err := os.Lstat(filepath.Join(dir, path))
+		return err != nil || !fi.IsDir()
+	})
+}
+
+// listing are the names in one directory of several layers, by the layer's index.
+type listing map[int][]string
+
+func list(layers []directory, in []int, path string) (listing, error) {
+	l := listing{}
+	for _, i := range in {
+		f, err := os.Open(filepath.Join(layers[i].path, path))
+		if err != nil {
+			return nil, err
+		}
+		l[i], err = f.Readdirnames(-1)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		sort.Strings(l[i])
+	}
+	return l, nil
+}
+
+func (l listing) names() (names []string) {
+	for _, n := range l {
+		names = append(names, n...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (l listing) has(i int, name string) bool {
+	_, ok := slices.BinarySearch(l[i], name)
+	return ok
+}
+
+// resolved is what a path is in a pile of layers.
+type resolved struct {
+	info  os.FileInfo // nil if it is not there
+	file  string      // where info is of
+	in    []int       // for a directory: the layers of which something can be seen in it
+	hides bool        // what lies below the pile at this path can't be seen
+}
+
+// resolve looks a path up in layers, of which those given have its parent. The listing, if there is one, saves looking where the name is not.
+func resolve(layers []directory, in []int, path string, names listing) (r resolved, err error) {
+	for _, i := range in {
+		if names != nil && !names.has(i, filepath.Base(path)) {
+			continue
+		}
+		file := filepath.Join(layers[i].path, path)
+		fi, err := os.Lstat(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return r, err
+		}
+		if isWhiteout(fi) {
+			r.hides = true
+			return r, nil
+		}
+		if r.info == nil {
+			r.info, r.file = fi, file
+		}
+		if !fi.IsDir() { // below a directory it is hidden by that
+			r.hides = true
+			return r, nil
+		}
+		r.in = append(r.in, i)
+		opaque, err := isOpaque(file)
+		if err != nil {
+			return r, err
+		}
+		if opaque {
+			r.hides = true
+			return r, nil
+		}
+	}
+	return r, nil
+}
+
+func isWhiteout(fi os.FileInfo) bool {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && fi.Mode()&os.ModeCharDevice != 0 && st.Rdev == 0
+}
+
+// isOpaque looks at overlayfs's attributes of a directory; one that was renamed without being copied is an error.
+func isOpaque(dir string) (bool, error) {
+	for _, ns := range []string{"trusted", "user"} {
+		for _, name := range []string{"redirect", "opaque"} {
+			v, err := sysx.LGetxattr(dir, ns+".overlay."+name)
+			switch {
+			case errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM):
+				continue
+			case err != nil:
+				return false, fmt.Errorf("look at attributes of %s: %w", dir, err)
+			case name == "redirect" && len(v) > 0:
+				return false, fmt.Errorf("%w: %s was renamed without being copied", errUnsupported, dir)
+			case name == "opaque" && string(v) == "y":
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
