@@ -217,4 +217,7 @@ require (
 	mvdan.cc/sh/v3 v3.14.1
 )
 
-require github.com/stretchr/testify v1.12.1 // indirect
+require (
+	github.com/google/go-cmp v0.7.0 // indirect
+	github.com/stretchr/testify v1.12.1 // indirect
+)

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -60,6 +61,9 @@ func setup(g *ground, e *testscript.Env) error {
 	}
 	e.Defer(func() {
 		w.killAll()
+		if err := w.server.checkPushed(context.Background(), g.bases()); err != nil {
+			e.T().(interface{ Error(...any) }).Error(err)
+		}
 		if os.Getenv("OPTBUILD_TEST_KEEP") == "" {
 			_ = tree.Remove(w.state)
 		}
