@@ -115,7 +115,7 @@ func (i compressingInstance) Export(ctx context.Context, src *exporter.Source, i
 	if err := makeBlobs(ctx, c, s, refs...); err != nil {
 		return nil, nil, nil, err
 	}
-	if i.asked && !c.Force || len(i.first) > 0 {
+	if i.asked || len(i.first) > 0 { // also by force: BuildKit's own type would take eStargz in any order
 		var err error
 		if src, err = asAsked(ctx, src, c, s); err != nil {
 			return nil, nil, nil, err

@@ -29,7 +29,7 @@ type outcome struct {
 type index string
 
 const (
-	indexVersion = "optbuild layers 1"
+	indexVersion = "optbuild layers 2"
 	maxOutcomes  = 5000 // some hundred bytes each
 )
 

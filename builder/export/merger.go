@@ -11,12 +11,14 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/util/compression"
 	"github.com/moby/buildkit/util/flightcontrol"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/overlay"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/optbuild/optbuild/builder/export/strip"
 )
@@ -138,19 +140,19 @@ func (j *job) exactKey(u unit) *key {
 	return k
 }
 
-// similarKey is a key of the directories of the members and of what of the lower ones counts for them. Directories of snapshots have names that are never used again.
+// similarKey is a key of the directories of the members and of what of the lower ones counts for them.
 func (j *job) similarKey(u unit, un *union) (*key, error) {
 	k := j.common(u)
 	for _, d := range un.members {
-		k.add("member", d.path)
+		k.add("member", directoryID(d.path))
 	}
 	above := u.first - j.base // of the lower directories, those that lie on the base image
 	for i, d := range un.lower {
 		switch {
 		case i >= above || len(un.lower) != u.first:
-			k.add("base", d.path)
+			k.add("base", directoryID(d.path))
 		case d.made:
-			k.add("run", d.path)
+			k.add("run", directoryID(d.path))
 		default:
 			sum, err := un.project(d)
 			if err != nil {
@@ -162,10 +164,24 @@ func (j *job) similarKey(u unit, un *union) (*key, error) {
 	return k, nil
 }
 
+// directoryID tells a snapshot's directory from any other that ever was. Names of snapshots are numbers, which come again when the database of snapshots is an older one (after a
+// crash of the machine); the same number at the same time of birth does not.
+func directoryID(dir string) string {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		// A file system that does not say when a directory was made: nothing is known again after this process.
+		return dir + " of " + started
+	}
+	return fmt.Sprintf("%s %d %d.%09d", dir, st.Ino, st.Btime.Sec, st.Btime.Nsec)
+}
+
+// started is a text that no other process has.
+var started = identity.NewID()
+
 // union finds the directories of a unit's layers. They are there until release is called.
 func (j *job) union(ctx context.Context, u unit) (un *union, like mount.Mount, release func(), err error) {
 	var releases []func() error
-	release = func() {
+	releaseAll := func() {
 		for _, f := range slices.Backward(releases) {
 			if err := f(); err != nil {
 				logrus.WithError(err).Warn("release the mount of a layer")
@@ -174,7 +190,7 @@ func (j *job) union(ctx context.Context, u unit) (un *union, like mount.Mount, r
 	}
 	defer func() {
 		if err != nil {
-			release()
+			releaseAll()
 		}
 	}()
 	var dirs []string
@@ -209,7 +225,7 @@ func (j *job) union(ctx context.Context, u unit) (un *union, like mount.Mount, r
 	if !j.strip.Empty() && u.runs() > 0 {
 		un.residue = j.strip.Rule
 	}
-	return un, like, release, nil
+	return un, like, releaseAll, nil
 }
 
 func (j *job) mount(ctx context.Context, ref cache.ImmutableRef) (mount.Mount, func() error, error) {

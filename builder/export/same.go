@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/continuity/sysx"
@@ -81,26 +82,53 @@ func sameContent(a, b string) (bool, error) {
 	}
 }
 
-// keepLinked takes back what is residue by its place but has a symbolic link leading to it, or to a directory above it, from something that stays: programs may be run from there.
+// keepLinked takes back what is residue by its place but has a symbolic link leading to it, or to a directory above it, from something that stays: programs may be run from
+// there. A link may lead through others, which then stay, too.
 func keepLinked(list []change) {
-	targets := map[string]bool{}
+	links := map[string]string{}
 	for _, c := range list {
-		if c.rule == "" && c.link != "" {
-			targets[c.link] = true
+		if c.link != "" {
+			links[c.path] = c.link
 		}
 	}
-	if len(targets) == 0 {
+	if len(links) == 0 {
 		return
 	}
-	for i, c := range list {
-		if c.rule == "" {
-			continue
+	wanted := map[string]bool{}
+	var want func(target string)
+	want = func(target string) {
+		if wanted[target] || len(wanted) > mostLinks {
+			return
 		}
-		for p := c.path; p != "/"; p = path.Dir(p) {
-			if targets[p] {
-				list[i].rule, list[i].dir = "", false
-				break
+		wanted[target] = true
+		for p := target; p != "/"; p = path.Dir(p) {
+			if to, ok := links[p]; ok {
+				wanted[p] = true
+				want(path.Join(to, strings.TrimPrefix(target, p)))
+			}
+		}
+	}
+	for again := true; again; {
+		again = false
+		for _, c := range list {
+			if c.rule == "" && c.link != "" {
+				want(c.link)
+			}
+		}
+		for i, c := range list {
+			if c.rule == "" {
+				continue
+			}
+			for p := c.path; p != "/"; p = path.Dir(p) {
+				if wanted[p] {
+					list[i].rule, list[i].dir = "", false
+					again = again || c.link != ""
+					break
+				}
 			}
 		}
 	}
 }
+
+// mostLinks bounds how many paths are followed: links may lead in circles that never come to the same path again.
+const mostLinks = 1 << 20

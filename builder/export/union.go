@@ -13,6 +13,8 @@ import (
 
 	"github.com/containerd/continuity/sysx"
 	"golang.org/x/sys/unix"
+
+	"github.com/optbuild/optbuild/builder/export/strip"
 )
 
 // directory is the files of one layer as overlayfs has them: a device 0/0 is a whiteout, an attribute makes a directory opaque.
@@ -145,6 +147,9 @@ func (w *walker) entry(at place, members listing, name string) error {
 	if w.union.residue != nil && len(kept) == 0 {
 		rule = w.union.residue(path)
 	}
+	if upper.info.Mode()&os.ModeSymlink != 0 && rule != "" && w.union.residue(at.path) == "" {
+		rule = "" // somebody keeps residue elsewhere, and shows the way
+	}
 	if !upper.info.IsDir() {
 		return w.file(at, path, rule, upper, below)
 	}
@@ -158,12 +163,16 @@ func (w *walker) entry(at place, members listing, name string) error {
 
 func (w *walker) file(at place, path, rule string, upper, below resolved) error {
 	if rule != "" && below.info != nil {
-		// A RUN of another layer made an older one, which is left out there. Should it not be, it must not come back.
-		w.list = append(w.list, change{path: path})
+		if strip.Linked(rule) { // the older one may have been kept, for a link that leads to it
+			rule = ""
+		} else {
+			// A RUN of another layer made an older one, which is left out there. Should it not be, it must not come back.
+			w.list = append(w.list, change{path: path})
+		}
 	}
-	if rule == "" && below.info != nil {
-		same, err := sameFile(upper, below)
-		if err != nil || same {
+	if rule == "" && below.info != nil && !at.opaque {
+		unchanged, err := w.unchanged(at, path, upper, below)
+		if err != nil || unchanged {
 			return err
 		}
 	}
@@ -180,6 +189,40 @@ func (w *walker) file(at place, path, rule string, upper, below resolved) error 
 	}
 	w.list = append(w.list, c)
 	return nil
+}
+
+// unchanged is true if no member has changed the file, each compared with what it saw. To compare the first with the last would miss a file that was changed by one and
+// given its old time by the next.
+func (w *walker) unchanged(at place, path string, upper, below resolved) (bool, error) {
+	version, found := upper, false
+	for _, i := range at.members {
+		file := filepath.Join(w.union.members[i].path, path)
+		if !found {
+			found = file == upper.file
+			continue
+		}
+		fi, err := os.Lstat(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if isWhiteout(fi) || fi.IsDir() {
+			return false, nil
+		}
+		older := resolved{info: fi, file: file}
+		if same, err := sameFile(version, older); err != nil {
+			return false, err
+		} else if !same { // perhaps there and back
+			if same, err := sameFile(upper, below); err != nil || !same || !upper.info.Mode().IsRegular() {
+				return same, err
+			}
+			return sameContent(upper.file, below.file)
+		}
+		version = older
+	}
+	return sameFile(version, below)
 }
 
 // keepers are the layers that have the path, of those that keep what they have.

@@ -53,7 +53,7 @@ func (r *Request) epoch(s *Solve) error {
 		}
 		return nil
 	}
-	if _, err := strconv.ParseInt(s.epoch, 10, 64); err != nil {
+	if _, err := strconv.ParseUint(s.epoch, 10, 63); err != nil {
 		return flagErrorf("epoch", s.epoch, "is not auto, git, off or a number of seconds since 1970")
 	}
 	s.date(s.epoch)

@@ -1,6 +1,7 @@
 package strip
 
 import (
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -50,9 +51,17 @@ func (c Config) named() []string {
 		list = append(list, path.Join("/", v))
 	}
 	list = append(list, path.Clean(dir))
+	env, homes := c.environment(), c.homes()
 	for _, t := range texts {
-		for _, word := range pathLike.FindAllString(t, -1) {
-			if !path.IsAbs(word) {
+		for _, word := range pathLike.FindAllString(expand(t, env), -1) {
+			rest, home := strings.CutPrefix(word, "~")
+			switch {
+			case home:
+				for _, h := range homes {
+					list = append(list, path.Join(h, rest))
+				}
+				continue
+			case !path.IsAbs(word):
 				word = path.Join(dir, word)
 			}
 			list = append(list, path.Clean(word))
@@ -61,6 +70,28 @@ func (c Config) named() []string {
 	list = slices.DeleteFunc(list, func(p string) bool { return p == "/" })
 	slices.Sort(list)
 	return slices.Compact(list)
+}
+
+// expand puts in values of variables; that of the home directory is ~.
+func expand(text string, env map[string]string) string {
+	return os.Expand(text, func(name string) string {
+		if name == "HOME" {
+			return "~"
+		}
+		return env[name]
+	})
+}
+
+// homes are the directories that ~ may stand for when the image is run.
+func (c Config) homes() []string {
+	homes := []string{"/root"}
+	if h := c.environment()["HOME"]; path.IsAbs(h) {
+		homes = append(homes, path.Clean(h))
+	}
+	if user, _, _ := strings.Cut(c.User, ":"); user != "" && !strings.Contains(user, "/") {
+		homes = append(homes, "/home/"+user)
+	}
+	return homes
 }
 
 // pathLike matches words of a shell's text that have a slash.

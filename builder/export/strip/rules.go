@@ -75,7 +75,7 @@ var Rules = []Rule{
 		Paths: []Path{{Base: "/var/cache/pacman/pkg", Below: "*"}},
 	},
 	{
-		Name: "pip", Default: true,
+		Name: "pip", Default: true, Linked: true,
 		Why: "downloads and wheels that are installed already; what pip cache purge removes",
 		Paths: []Path{
 			{Vars: []string{"PIP_CACHE_DIR"}, Below: "http"},
@@ -86,7 +86,7 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "uv", Default: true,
+		Name: "uv", Default: true, Linked: true,
 		Why: "downloads and unpacked wheels, of which environments have copies or hard links; what uv cache clean removes. What a symbolic link leads to is kept",
 		Paths: []Path{
 			{Vars: []string{"UV_CACHE_DIR"}, Below: "archive-v*"},
@@ -97,7 +97,7 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "npm", Default: true,
+		Name: "npm", Default: true, Linked: true,
 		Why: "downloads by their digest, and logs of npm itself; npm fetches what it misses there. Not _npx, which has programs",
 		Paths: []Path{
 			{Vars: []string{"npm_config_cache", "NPM_CONFIG_CACHE"}, Base: "~/.npm", Below: "_cacache"},
@@ -105,7 +105,7 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "yarn", Default: true,
+		Name: "yarn", Default: true, Linked: true,
 		Why: "the cache of yarn 1 (v6 and the like); what yarn cache clean removes. Not that of later versions, from which programs are run",
 		Paths: []Path{
 			{Vars: []string{"YARN_CACHE_FOLDER"}, Base: "/usr/local/share/.cache/yarn", Below: "v[0-9]"},
@@ -113,12 +113,12 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "pnpm", Default: true,
+		Name: "pnpm", Default: true, Linked: true,
 		Why:   "metadata of the registry; not the store, to which installed packages may be linked",
-		Paths: []Path{{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "pnpm"}},
+		Paths: []Path{{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "pnpm/metadata*"}},
 	},
 	{
-		Name: "bundler", Default: true,
+		Name: "bundler", Default: true, Linked: true,
 		Why: "gems that are installed already, and the index; what rm -r of $GEM_HOME/cache removes. gem pristine fetches what it misses",
 		Paths: []Path{
 			{Vars: []string{"GEM_HOME"}, Base: "/usr/local/bundle", Below: "cache/*.gem"},
@@ -128,7 +128,7 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "composer", Default: true,
+		Name: "composer", Default: true, Linked: true,
 		Why: "archives that are installed already; what composer clear-cache removes",
 		Paths: []Path{
 			{Vars: []string{"COMPOSER_CACHE_DIR"}, Below: "files"},
@@ -139,18 +139,18 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "go", Default: true,
+		Name: "go", Default: true, Linked: true,
 		Why: "what was compiled, and the archives of modules that are unpacked beside them; what is unpacked, and the sums, stay: go build works without network as before",
 		Paths: []Path{
 			{Vars: []string{"GOCACHE"}, Below: "[0-9a-f][0-9a-f]"},
-			{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "go-build"},
+			{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "go-build/[0-9a-f][0-9a-f]"},
 			{Vars: []string{"GOMODCACHE"}, Below: "cache/download/**/@v/*.zip"},
 			{Vars: []string{"GOPATH"}, Base: "/go", Below: "pkg/mod/cache/download/**/@v/*.zip"},
 			{Base: "~/go", Below: "pkg/mod/cache/download/**/@v/*.zip"},
 		},
 	},
 	{
-		Name: "nuget", Default: true,
+		Name: "nuget", Default: true, Linked: true,
 		Why: "answers of servers; not packages, which programs are run from",
 		Paths: []Path{
 			{Vars: []string{"NUGET_HTTP_CACHE_PATH"}, Base: "~/.local/share/NuGet/v3-cache", Below: "*"},
@@ -158,7 +158,7 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "cargo", Default: false,
+		Name: "cargo", Default: false, Linked: true,
 		Why: "cargo build without network needs them",
 		Paths: []Path{
 			{Vars: []string{"CARGO_HOME"}, Base: "~/.cargo", Below: "registry/cache"},
@@ -174,7 +174,7 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "go-modules", Default: false,
+		Name: "go-modules", Default: false, Linked: true,
 		Why: "go run and go build in a container need the sources of modules",
 		Paths: []Path{
 			{Vars: []string{"GOMODCACHE"}, Below: "cache"},
@@ -185,12 +185,12 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "maven", Default: false,
+		Name: "maven", Default: false, Linked: true,
 		Why:   "mvn in a container needs its plugins",
 		Paths: []Path{{Base: "~/.m2", Below: "repository"}},
 	},
 	{
-		Name: "gradle", Default: false,
+		Name: "gradle", Default: false, Linked: true,
 		Why: "gradle in a container needs its plugins",
 		Paths: []Path{
 			{Vars: []string{"GRADLE_USER_HOME"}, Base: "~/.gradle", Below: "caches"},
@@ -198,12 +198,12 @@ var Rules = []Rule{
 		},
 	},
 	{
-		Name: "nuget-packages", Default: false,
+		Name: "nuget-packages", Default: false, Linked: true,
 		Why:   "dotnet run takes assemblies from there",
 		Paths: []Path{{Vars: []string{"NUGET_PACKAGES"}, Base: "~/.nuget/packages", Below: "*"}},
 	},
 	{
-		Name: "tmp", Default: false,
+		Name: "tmp", Default: false, Linked: true,
 		Why: "nobody says that what a step leaves in /tmp is not meant for the container: installers that unpack there exist",
 		Paths: []Path{
 			{Base: "/tmp", Below: "*"},

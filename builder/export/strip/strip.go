@@ -19,6 +19,8 @@ type Rule struct {
 	Name string
 	// Default says that it is dropped unless the user wants otherwise.
 	Default bool
+	// Linked says that programs may be run from there through symbolic links. What an earlier layer has of it, and may keep for that, is not removed.
+	Linked bool
 	// Why is the reason why dropping it is safe; for a rule that is not on by default, who might miss it.
 	Why string
 	// Paths are where it lies.
@@ -85,6 +87,11 @@ func (s Set) String() string {
 		return "off"
 	}
 	return strings.Join(s, ",")
+}
+
+// Linked is true of a rule that is so.
+func Linked(name string) bool {
+	return slices.ContainsFunc(Rules, func(r Rule) bool { return r.Name == name && r.Linked })
 }
 
 // Names are the names of all rules, in the order of the table.

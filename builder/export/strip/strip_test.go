@@ -91,8 +91,17 @@ func TestNamedIsKept(t *testing.T) {
 		"command of a shell": func(c *dockerspec.DockerOCIImageConfig) {
 			c.Cmd = []string{"sh", "-c", "exec java -jar='/tmp/data/file';"}
 		},
-		"entrypoint":        func(c *dockerspec.DockerOCIImageConfig) { c.Entrypoint = []string{"/tmp/data/file"} },
-		"relative":          func(c *dockerspec.DockerOCIImageConfig) { c.Cmd = []string{"sh", "tmp/data/file"} },
+		"entrypoint": func(c *dockerspec.DockerOCIImageConfig) { c.Entrypoint = []string{"/tmp/data/file"} },
+		"relative":   func(c *dockerspec.DockerOCIImageConfig) { c.Cmd = []string{"sh", "tmp/data/file"} },
+		"home": func(c *dockerspec.DockerOCIImageConfig) {
+			c.Env, c.Cmd = []string{"HOME=/tmp"}, []string{"sh", "-c", "~/data/file"}
+		},
+		"home's variable": func(c *dockerspec.DockerOCIImageConfig) {
+			c.Env, c.Cmd = []string{"HOME=/tmp"}, []string{"sh", "-c", "exec ${HOME}/data/file"}
+		},
+		"another variable": func(c *dockerspec.DockerOCIImageConfig) {
+			c.Env, c.Cmd = []string{"PIP_CACHE_DIR=/tmp"}, []string{"sh", "-c", "exec $PIP_CACHE_DIR/data/file"}
+		},
 		"variable":          func(c *dockerspec.DockerOCIImageConfig) { c.Env = []string{"PATH=/bin:/tmp/data"} },
 		"working directory": func(c *dockerspec.DockerOCIImageConfig) { c.WorkingDir = "/tmp/data" },
 		"label":             func(c *dockerspec.DockerOCIImageConfig) { c.Labels = map[string]string{"a": "see /tmp/data"} },
