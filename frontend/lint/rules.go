@@ -35,4 +35,5 @@ var rules = []Rule{
 	{Name: "PipeToShell", Severity: Warning, Summary: "a download is run unseen", run: pipeToShell},
 	{Name: "Sudo", Severity: Warning, Summary: "sudo in a RUN", run: sudo},
 	{Name: "RunWithoutEffect", Severity: Warning, Summary: "a RUN changes nothing but its own shell", run: runWithoutEffect},
+	{Name: "UnknownPragma", Severity: Warning, Summary: "a comment for optbuild names nothing that there is", run: unknownPragma},
 }
