@@ -81,3 +81,25 @@ func TestLinksThroughLinks(t *testing.T) {
 		}
 	}
 }
+
+// TestDirectoryID tells a directory from an earlier one that had its name.
+func TestDirectoryID(t *testing.T) {
+	top := t.TempDir()
+	dir := filepath.Join(top, "7")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	first := directoryID(dir)
+	if again := directoryID(dir); again != first {
+		t.Errorf("%q, and then %q", first, again)
+	}
+	if err := os.Rename(dir, filepath.Join(top, "old")); err != nil { // it stays, so that its inode is not given away
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if second := directoryID(dir); second == first {
+		t.Errorf("%q for another directory", second)
+	}
+}
