@@ -209,6 +209,7 @@ func awaitBlob(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return
 	}
+	// Nothing tells when a layer was compressed in the background: that is the point of it.
 	for end := time.Now().Add(patience); !there(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			ts.Fatalf("%s has no blob of %d bytes", args[0], least)

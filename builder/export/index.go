@@ -13,8 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/buildkit/identity"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/atomicfile"
 )
 
 // outcome is what became of a unit.
@@ -55,11 +56,7 @@ func (x index) put(k *key, o outcome) error {
 	if err := os.MkdirAll(string(x), 0o700); err != nil {
 		return err
 	}
-	tmp := x.file(k) + "." + identity.NewID()
-	if err := os.WriteFile(tmp, append([]byte(digestOf(text)+"\n"), text...), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, x.file(k))
+	return atomicfile.Write(x.file(k), append([]byte(digestOf(text)+"\n"), text...), 0o600)
 }
 
 func (x index) drop(k *key) { _ = os.Remove(x.file(k)) }

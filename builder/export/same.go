@@ -3,7 +3,6 @@ package export
 import (
 	"bytes"
 	"errors"
-	"io"
 	"os"
 	"path"
 	"strings"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/containerd/continuity/sysx"
 	"golang.org/x/sys/unix"
+
+	"github.com/optbuild/optbuild/builder/samefile"
 )
 
 // sameFile is true if a file of the members is the one below them, only copied up: a chown to the owner that it had, a file that was moved away and back. What
@@ -41,7 +42,7 @@ func sameFile(upper, below resolved) (bool, error) {
 	case a.ModTime().Nanosecond() != 0 || a.Size() == 0:
 		return true, nil
 	default: // the time is that of an archive: it may be that of another version
-		return sameContent(upper.file, below.file)
+		return samefile.Content(upper.file, below.file)
 	}
 }
 
@@ -51,35 +52,6 @@ func capabilities(file string) ([]byte, error) {
 		return nil, nil
 	}
 	return v, err
-}
-
-func sameContent(a, b string) (bool, error) {
-	f, err := os.Open(a)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	g, err := os.Open(b)
-	if err != nil {
-		return false, err
-	}
-	defer g.Close()
-	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
-	for {
-		n, errA := io.ReadFull(f, x)
-		m, errB := io.ReadFull(g, y)
-		if n != m || !bytes.Equal(x[:n], y[:m]) {
-			return false, nil
-		}
-		for _, err := range []error{errA, errB} {
-			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-				return false, err
-			}
-		}
-		if errA != nil {
-			return true, nil
-		}
-	}
 }
 
 // keepLinked takes back what is residue by its place but has a symbolic link leading to it, or to a directory above it, from something that stays: programs may be run from

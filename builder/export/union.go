@@ -212,13 +212,8 @@ func (w *walker) unchanged(at place, path string, upper, below resolved) (bool, 
 			return false, nil
 		}
 		older := resolved{info: fi, file: file}
-		if same, err := sameFile(version, older); err != nil {
+		if same, err := sameFile(version, older); err != nil || !same {
 			return false, err
-		} else if !same { // perhaps there and back
-			if same, err := sameFile(upper, below); err != nil || !same || !upper.info.Mode().IsRegular() {
-				return same, err
-			}
-			return sameContent(upper.file, below.file)
 		}
 		version = older
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/optbuild/optbuild/builder/atomicfile"
 )
 
 // marker records the last use of the state directory. Databases and snapshots are written without fsync: after a crash of
@@ -70,7 +72,7 @@ func (d Dir) writeMarker(m marker) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(d.file(markerName), append(b, '\n'), 0o600)
+	return atomicfile.Write(d.file(markerName), append(b, '\n'), 0o600)
 }
 
 // syncDelay spares the shortest builds, which write next to nothing, a write to disk that their end would have to wait for.

@@ -25,6 +25,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/optbuild/optbuild/builder/atomicfile"
 )
 
 // LayoutVersion is the version of the state directory's layout. It is raised when an older optbuild could not read it.
@@ -95,7 +97,7 @@ func (d Dir) checkVersion() error {
 		if err != nil {
 			return err
 		}
-		if err := writeFile(d.file(versionName), append(b, '\n'), 0o600); err != nil {
+		if err := atomicfile.Write(d.file(versionName), append(b, '\n'), 0o600); err != nil {
 			return &DirError{Path: d.path, Err: err}
 		}
 		return nil
@@ -157,22 +159,3 @@ func (e *DirError) Error() string {
 }
 
 func (e *DirError) Unwrap() error { return e.Err }
-
-// writeFile writes a file as a whole or not at all: to a temporary file beside it, which is then renamed.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if _, err = f.Write(data); err == nil {
-		err = f.Chmod(mode)
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}

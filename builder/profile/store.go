@@ -1,7 +1,6 @@
 package profile
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +12,8 @@ import (
 	"slices"
 
 	"github.com/distribution/reference"
+
+	"github.com/optbuild/optbuild/builder/atomicfile"
 )
 
 // Store keeps profiles in a directory, by the name of their image with and without its tag: a build of another tag of the same repository finds the newest profile of any. Commands may use it
@@ -44,7 +45,7 @@ func (s Store) Put(p *Profile) error {
 		return fmt.Errorf("keep profile: %w", err)
 	}
 	for _, key := range keys(named) {
-		if err := s.write(s.path(key, p.Platform), b); err != nil {
+		if err := atomicfile.Write(s.path(key, p.Platform), b, 0o600); err != nil {
 			return fmt.Errorf("keep profile of %s: %w", p.Image, err)
 		}
 	}
@@ -79,25 +80,6 @@ func keys(named reference.Named) []string {
 func (s Store) path(key, platform string) string {
 	sum := sha256.Sum256([]byte(key + "\x00" + platform))
 	return filepath.Join(s.dir, hex.EncodeToString(sum[:])+".json")
-}
-
-// write puts a file into its place as a whole.
-func (s Store) write(path string, b []byte) error {
-	f, err := os.CreateTemp(s.dir, ".new-")
-	if err != nil {
-		return err
-	}
-	_, err = bytes.NewReader(b).WriteTo(f)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }
 
 // collect removes the oldest files that are too many, and so, in time, what killed commands left.

@@ -13,7 +13,7 @@ import (
 
 var (
 	noValue  = regexp.MustCompile(`^flag needs an argument: -+(.+)$`)
-	badValue = regexp.MustCompile(`^invalid (?:boolean )?value "(.*)" for (?:flag )?-+([^:]+): (?:parse error|.*invalid syntax)$`)
+	badValue = regexp.MustCompile(`^invalid (boolean )?value "(.*)" for (?:flag )?-+([^:]+): (?:parse error|.*invalid syntax)$`)
 )
 
 // usageError puts what urfave/cli says about flags into our words.
@@ -39,7 +39,10 @@ func usageError(c *cli.Context, err error, _ bool) error {
 		return usagef("%s needs a value (see `%s --help`)", dash(m[1]), help)
 	}
 	if m := badValue.FindStringSubmatch(text); m != nil {
-		return usagef("%s=%s: is not true or false", dash(m[2]), m[1])
+		if m[1] == "" {
+			return usagef("%s=%s: is not what the flag takes (see `%s --help`)", dash(m[3]), m[2], help)
+		}
+		return usagef("%s=%s: is not true or false", dash(m[3]), m[2])
 	}
 	return &usageErr{err}
 }

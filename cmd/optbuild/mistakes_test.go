@@ -18,6 +18,8 @@ func TestMistakes(t *testing.T) {
 		{"image ls --fromat x", "unknown flag --fromat (see `optbuild image ls --help`) | did you mean --format?"},
 		{"--rot /x build .", "unknown flag --rot (see `optbuild --help`) | did you mean --root?"},
 		{"build --pull=maybe .", "--pull=maybe: is not true or false"},
+		{"build --rewrites=few .", "--rewrites=few: is not what the flag takes (see `optbuild build --help`)"},
+		{"profile --for=long app", "--for=long: is not what the flag takes (see `optbuild profile --help`)"},
 		{"build --iidfile none/id .", "--iidfile none/id: there is no directory none"},
 		{"build --metadata-file mistakes.go/id .", "--metadata-file mistakes.go/id: there is no directory mistakes.go"},
 		{"image prune", "unknown command \"image prune\" (see `optbuild image --help`) | an image that loses its name is not kept; `optbuild rmi` removes named ones, `optbuild prune` the cache"},

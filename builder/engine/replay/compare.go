@@ -1,15 +1,14 @@
 package replay
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 
+	"github.com/optbuild/optbuild/builder/samefile"
 	"github.com/optbuild/optbuild/builder/trace"
 )
 
@@ -90,7 +89,7 @@ func sameFile(a, b string, x, y fs.FileInfo) (bool, error) {
 		if x.Size() != y.Size() {
 			return false, nil
 		}
-		return sameContent(a, b)
+		return samefile.Content(a, b)
 	case x.Mode()&fs.ModeSymlink != 0:
 		return sameLink(a, b)
 	}
@@ -105,45 +104,6 @@ func sameLink(a, b string) (bool, error) {
 	y, err := os.Readlink(b)
 	return x == y, err
 }
-
-// sameContent compares two files of one size.
-func sameContent(a, b string) (bool, error) {
-	f, err := os.Open(a)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	g, err := os.Open(b)
-	if err != nil {
-		return false, err
-	}
-	defer g.Close()
-	return sameBytes(f, g, newBuffers())
-}
-
-// buffers are for comparing two files.
-type buffers [2][]byte
-
-func newBuffers() buffers { return buffers{make([]byte, 32<<10), make([]byte, 32<<10)} }
-
-func sameBytes(f, g io.Reader, b buffers) (bool, error) {
-	x, y := b[0], b[1]
-	for {
-		n, errF := io.ReadFull(f, x)
-		m, errG := io.ReadFull(g, y)
-		if !bytes.Equal(x[:n], y[:m]) {
-			return false, nil
-		}
-		if end(errF) || end(errG) {
-			return end(errF) && end(errG), nil
-		}
-		if errF != nil || errG != nil {
-			return false, errors.Join(errF, errG)
-		}
-	}
-}
-
-func end(err error) bool { return err == io.EOF || err == io.ErrUnexpectedEOF }
 
 // sawNearlyAll says that most of what is in the watched directories was looked at.
 func sawNearlyAll(in *inputs, layers []trace.Layer) bool {

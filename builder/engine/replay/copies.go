@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/optbuild/optbuild/builder/samefile"
 )
 
 // copies are the layer that a COPY made last and the one that it makes now.
@@ -19,7 +21,7 @@ type copies struct {
 
 	changed, gone []string // what is told of them, maxChanges of each at most
 
-	buffers buffers
+	buffers samefile.Buffers
 }
 
 const maxChanges = 20
@@ -53,7 +55,7 @@ func (c *copies) compare() error {
 	if err != nil {
 		return err
 	}
-	c.buffers = newBuffers()
+	c.buffers = samefile.NewBuffers()
 	return c.directory("/", pair{last, this}, was, is)
 }
 
@@ -190,7 +192,7 @@ func (c *copies) sameButTime(in pair, name string, was, is unix.Stat_t) (bool, e
 			return false, err
 		}
 		defer g.Close()
-		return sameBytes(f, g, c.buffers)
+		return c.buffers.Bytes(f, g)
 	case unix.S_IFLNK:
 		a, err := readlinkAt(in.last, name, was.Size)
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/sirupsen/logrus"
 
+	"github.com/optbuild/optbuild/builder/atomicfile"
 	"github.com/optbuild/optbuild/builder/outcome"
 	"github.com/optbuild/optbuild/builder/trace"
 	"github.com/optbuild/optbuild/snapshot"
@@ -129,11 +130,7 @@ func (k *keeper) keep() (reasons []string, err error) {
 			reasons = []string{"what is below it changed"}
 		}
 	}
-	tmp := path + "." + this // two stages may make the same COPY at once
-	if err := os.WriteFile(tmp, []byte(next.String()), 0o600); err != nil {
-		return reasons, err
-	}
-	return reasons, os.Rename(tmp, path)
+	return reasons, atomicfile.Write(path, []byte(next.String()), 0o600)
 }
 
 // collectOld removes the oldest files of a directory until there are no more than most.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/optbuild/optbuild/builder/atomicfile"
 )
 
 const (
@@ -27,7 +29,7 @@ func (s *Store) Collect(maxKeys int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := errors.Join(s.collectKeys(maxKeys), keepNewest(filepath.Join(s.dir, "steps"), maxSteps),
-		keepNewest(filepath.Join(s.dir, "skips"), maxSteps), removeTemporary(s.dir), replace(stamp, nil))
+		keepNewest(filepath.Join(s.dir, "skips"), maxSteps), removeTemporary(s.dir), atomicfile.Write(stamp, nil, 0o600))
 	if err != nil {
 		return fmt.Errorf("collect traces: %w", err)
 	}
@@ -85,11 +87,11 @@ func keepNewest(dir string, keep int) error {
 
 // removeTemporary removes what a killed process was writing.
 func removeTemporary(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, "*", temporary+"*"))
+	left, err := filepath.Glob(filepath.Join(dir, "*", atomicfile.Temporary+"*"))
 	if err != nil {
 		return err
 	}
-	top, err := filepath.Glob(filepath.Join(dir, temporary+"*"))
+	top, err := filepath.Glob(filepath.Join(dir, atomicfile.Temporary+"*"))
 	for _, path := range append(left, top...) {
 		err = errors.Join(err, os.Remove(path))
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/optbuild/optbuild/builder/atomicfile"
 )
 
 // StepRecord says what a step was made of when it ran last, to tell why it runs again. Nothing rests on it.
@@ -125,7 +127,7 @@ func (s *Store) SetLast(slot [32]byte, r StepRecord) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := replace(s.slotPath("steps", slot), b); err != nil {
+	if err := atomicfile.Write(s.slotPath("steps", slot), b, 0o600); err != nil {
 		return fmt.Errorf("record step: %w", err)
 	}
 	if s.written++; s.written >= countEvery {
@@ -168,7 +170,7 @@ func (s *Store) setSkip(slot [32]byte, n int) error {
 		}
 		return nil
 	}
-	if err := replace(path, []byte(strconv.Itoa(n)+"\n")); err != nil {
+	if err := atomicfile.Write(path, []byte(strconv.Itoa(n)+"\n"), 0o600); err != nil {
 		return fmt.Errorf("record skipped step: %w", err)
 	}
 	return nil

@@ -27,6 +27,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/optbuild/optbuild/builder/atomicfile"
 	"github.com/optbuild/optbuild/builder/trace"
 )
 
@@ -83,7 +84,7 @@ func (s *Store) openKey() error {
 	}
 	s.key = make([]byte, keySize)
 	_, _ = rand.Read(s.key) // never fails
-	return replace(path, s.key)
+	return atomicfile.Write(path, s.key, 0o600)
 }
 
 // Put stores a trace beside its layer, which must be there, and finds it first from now on.
@@ -94,7 +95,7 @@ func (s *Store) Put(t *trace.Trace) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := replace(s.tracePath(t.Layer), b); err != nil {
+	if err := atomicfile.Write(s.tracePath(t.Layer), b, 0o600); err != nil {
 		return fmt.Errorf("store trace: %w", err)
 	}
 	ids := slices.DeleteFunc(s.ids(t.Weak), func(id string) bool { return id == t.Layer })
@@ -218,25 +219,5 @@ func (s *Store) setIDs(weak [32]byte, ids []string) error {
 		return os.Remove(path)
 	}
 	ids = ids[:min(len(ids), maxIDs)]
-	return replace(path, []byte(strings.Join(ids, "\n")+"\n"))
-}
-
-// temporary is what files are called before they have all of their bytes.
-const temporary = ".tmp-"
-
-// replace writes a file that is there as a whole or not at all.
-func replace(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), temporary) // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+	return atomicfile.Write(path, []byte(strings.Join(ids, "\n")+"\n"), 0o600)
 }

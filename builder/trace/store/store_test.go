@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/optbuild/optbuild/builder/atomicfile"
 	"github.com/optbuild/optbuild/builder/trace"
 )
 
@@ -277,7 +278,7 @@ func TestCollect(t *testing.T) {
 	}
 	g.Touch(weak(0), id(0)) // the oldest is used again
 	g.must(os.RemoveAll(filepath.Join(g.root, id(4))))
-	left := filepath.Join(g.dir, "steps", temporary+"1")
+	left := filepath.Join(g.dir, "steps", atomicfile.Temporary+"1")
 	g.must(os.WriteFile(left, nil, 0o600))
 	g.must(g.Collect(3))
 	if _, err := os.Stat(left); err == nil {

@@ -62,18 +62,12 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 		return fuse.EIO
 	}
 	st, err := f.v.files.stat(dir, name)
+	find := f.v.tree.lookedUp
+	out.EntryValid, out.AttrValid = forever, forever
 	if err == nil && f.forListing(h, dir, name) {
 		// The name is good for this once: the kernel asks again for the first that comes upon it by a path, whatever it wants of it.
-		out.AttrValid = forever
-		n, ok := f.v.tree.found(dir, name, st.Mode&typeMask)
-		if !ok {
-			return f.broken(dir, "look up "+name+" in", errors.New("it became something else"))
-		}
-		out.NodeId = n.id
-		f.attributes(n, &st, &out.Attr)
-		return fuse.OK
+		find, out.EntryValid = f.v.tree.found, 0
 	}
-	out.EntryValid, out.AttrValid = forever, forever
 	switch {
 	case errors.Is(err, unix.ENAMETOOLONG): // no layer of any kind has it
 		return fuse.Status(unix.ENAMETOOLONG)
@@ -85,7 +79,7 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	case err != nil:
 		return f.broken(dir, "look up "+name+" in", err)
 	}
-	n, ok := f.v.tree.lookedUp(dir, name, st.Mode&typeMask)
+	n, ok := find(dir, name, st.Mode&typeMask)
 	if !ok {
 		return f.broken(dir, "look up "+name+" in", errors.New("it became something else"))
 	}
@@ -95,8 +89,20 @@ func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 }
 
 // forListing says that a lookup is overlayfs's own, for a listing of the directory. See lists.
+//
+// overlayfs looks up the first name before it returns from the system call that lists: where the first lookup after a listing is somebody else's, the directory is not merged (or
+// another thread was faster), and is not asked about any more.
 func (f *fileSystem) forListing(h *fuse.InHeader, dir *node, name string) bool {
-	return trace.What(dir.seen.Load())&trace.Listed != 0 && !f.v.tree.noted(dir, name) && lists(h.Pid)
+	d := dir.dir
+	if trace.What(dir.seen.Load())&trace.Listed == 0 || d.alone.Load() || f.v.tree.noted(dir, name) {
+		return false
+	}
+	if lists(h.Pid) {
+		d.merged.Store(true)
+		return true
+	}
+	d.alone.Store(!d.merged.Load())
+	return false
 }
 
 // Forget has nothing to do: see node.

@@ -3,7 +3,6 @@ package view
 import (
 	"bytes"
 	"os"
-	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -33,7 +32,6 @@ func lists(tid uint32) bool {
 			return call == unix.SYS_GETDENTS64 && argument < lowestAddress
 		}
 		// It has sent its request, and is about to sleep.
-		runtime.Gosched()
 		time.Sleep(runningWait)
 	}
 	return false

@@ -31,6 +31,8 @@ type directory struct {
 	mu       sync.Mutex
 	children map[string]*node // those that were looked up, present and absent
 	fd       atomic.Int32     // an O_PATH descriptor, kept until the view is closed; 0: none
+	// What lookups after a listing have told: overlayfs makes some of its own, since other layers have the directory, too; or it makes none.
+	merged, alone atomic.Bool
 }
 
 // tree holds the nodes, and with them the record.
