@@ -43,6 +43,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"image-layers":    imageLayers,
 	"image-exists":    imageExists,
 	"images-same":     imagesSame,
+	"images-share":    imagesShare,
 	"image-differs":   imageDiffersBy,
 	"same-image":      sameImage,
 	"same-layers":     sameLayers,

@@ -192,3 +192,28 @@ func imageLayers(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s has %s layers, want %s", args[0], got, args[1])
 	}
 }
+
+// images-share N REF REF: both images have the same N layers, the others differ.
+func imagesShare(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 3, "images-share N REF REF")
+	var both [2]map[v1.Hash]bool
+	for i, ref := range args[1:] {
+		layers, err := openImage(ts, ref).Layers()
+		ts.Check(err)
+		both[i] = map[v1.Hash]bool{}
+		for _, l := range layers {
+			h, err := l.Digest()
+			ts.Check(err)
+			both[i][h] = true
+		}
+	}
+	n := 0
+	for h := range both[0] {
+		if both[1][h] {
+			n++
+		}
+	}
+	if got := strconv.Itoa(n); got != args[0] {
+		ts.Fatalf("%s and %s share %s layers, want %s", args[1], args[2], got, args[0])
+	}
+}

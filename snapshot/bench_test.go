@@ -27,7 +27,7 @@ func BenchmarkReuse(b *testing.B) {
 
 	for name, reuse := range map[string]func(key string) error{
 		"alias": func(key string) error { return l.Alias(b.Context(), key, "x") },
-		"links": func(key string) error { return linkTree(l.files("x"), l.chain(b, key)[0].Path) },
+		"links": func(key string) error { return linkTree(l.FilesPath("x"), l.chain(b, key)[0].Path) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			for i := range b.N {

@@ -54,7 +54,7 @@ func TestCleanup(t *testing.T) {
 			l.addAlias(t, "c", "", "x")
 			again()
 			must(t, l.Cleanup(ctx))
-			if got := names(t, root, "snapshots") + "|" + names(t, l.files("x")); got != "3|f" {
+			if got := names(t, root, "snapshots") + "|" + names(t, l.FilesPath("x")); got != "3|f" {
 				t.Errorf("taken up again: %s", got)
 			}
 			must(t, l.Remove(ctx, "c"))
@@ -84,7 +84,7 @@ func TestKilled(t *testing.T) {
 		}, []string{"a", "b", "c"}, "x"},
 		{"share: link made", func(t *testing.T, l *Layers) {
 			must(t, os.Mkdir(l.SharedPath("y"), 0o700))
-			must(t, os.Symlink(linkTo("y"), l.files("y")))
+			must(t, os.Symlink(linkTo("y"), l.FilesPath("y")))
 		}, []string{"a", "b", "c"}, "x"},
 		{"alias: link made", func(t *testing.T, l *Layers) {
 			must(t, os.Symlink(link, filepath.Join(l.root, "snapshots", "3", aliasName)))
@@ -102,7 +102,7 @@ func TestKilled(t *testing.T) {
 		{"cleanup: removed, no directory deleted", func(t *testing.T, l *Layers) {
 			must(t, os.MkdirAll(filepath.Join(l.root, "snapshots", "17"), 0o700))
 			must(t, os.Symlink(linkTo("z"), l.own("17")))
-			must(t, os.MkdirAll(l.files("z"), 0o700))
+			must(t, os.MkdirAll(l.FilesPath("z"), 0o700))
 		}, []string{"a", "b", "c"}, "x"},
 		{"layer is gone", func(t *testing.T, l *Layers) {
 			must(t, os.RemoveAll(l.SharedPath("x")))
@@ -128,7 +128,7 @@ func TestKilled(t *testing.T) {
 			must(t, l.Share(ctx, "b", "y"))
 			must(t, l.Alias(ctx, "c", "y"))
 			must(t, l.Cleanup(ctx))
-			if got := names(t, l.files("y")) + "|" + names(t, l.root, "snapshots", "3") + "|" + names(t, l.root, "snapshots"); got != "g|fs work|1 2 3" {
+			if got := names(t, l.FilesPath("y")) + "|" + names(t, l.root, "snapshots", "3") + "|" + names(t, l.root, "snapshots"); got != "g|fs work|1 2 3" {
 				t.Errorf("went on with %s", got)
 			}
 		}
@@ -161,7 +161,7 @@ func TestKilled(t *testing.T) {
 				goOn(t, l)
 			}
 			must(t, l.Cleanup(t.Context()))
-			if got := names(t, l.files("x")) + "|" + names(t, l.root, "snapshots"); got != "f|1 2 3" {
+			if got := names(t, l.FilesPath("x")) + "|" + names(t, l.root, "snapshots"); got != "f|1 2 3" {
 				t.Errorf("left %s", got)
 			}
 		})

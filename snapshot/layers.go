@@ -204,7 +204,7 @@ func (l *Layers) directory(number string) (Directory, error) {
 		return Directory{}, err
 	}
 	if id != "" {
-		path = l.files(id)
+		path = l.FilesPath(id)
 	}
 	return Directory{Path: path, Number: number, Shared: id}, nil
 }
@@ -213,9 +213,6 @@ func (l *Layers) directory(number string) (Directory, error) {
 func (l *Layers) own(number string) string {
 	return filepath.Join(l.root, snapshotsDir, number, filesDir)
 }
-
-// files is the directory of a shared layer's files.
-func (l *Layers) files(id string) string { return filepath.Join(l.root, sharedDir, id, filesDir) }
 
 const (
 	snapshotsDir = "snapshots" // containerd's name

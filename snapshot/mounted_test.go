@@ -107,7 +107,7 @@ func TestMountedAlias(t *testing.T) {
 	if got := l.look(t, "next"); got != "etc/ etc/passwd out/ out/made src/ src/other" {
 		t.Errorf("next: %s", got)
 	}
-	if b, err := os.ReadFile(filepath.Join(l.files("x"), "out/made")); err != nil || string(b) != "out/made" {
+	if b, err := os.ReadFile(filepath.Join(l.FilesPath("x"), "out/made")); err != nil || string(b) != "out/made" {
 		t.Errorf("the shared layer was written to: %q, %v", b, err)
 	}
 	// An active alias is not written to.

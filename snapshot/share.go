@@ -64,12 +64,12 @@ func (l *Layers) share(ctx context.Context, key, id string) error {
 	if err := os.MkdirAll(l.SharedPath(id), 0o700); err != nil {
 		return err
 	}
-	err = os.Symlink(linkTo(id), l.files(id))
+	err = os.Symlink(linkTo(id), l.FilesPath(id))
 	if err == nil || errors.Is(err, fs.ErrExist) { // left by a process that was killed
-		err = exchange(l.files(id), l.own(number))
+		err = exchange(l.FilesPath(id), l.own(number))
 	}
 	if err != nil {
-		_ = os.Remove(l.files(id))      // the link
+		_ = os.Remove(l.FilesPath(id))      // the link
 		_ = os.Remove(l.SharedPath(id)) // unless the caller has files there
 		return err
 	}
@@ -146,12 +146,15 @@ func (l *Layers) isAlias(number, id string) (bool, error) {
 // returned: what belongs to no snapshot is removed. They go when the layer goes. Names that begin with "fs" are taken.
 func (l *Layers) SharedPath(id string) string { return filepath.Join(l.root, sharedDir, id) }
 
+// FilesPath is the directory of a shared layer's files.
+func (l *Layers) FilesPath(id string) string { return filepath.Join(l.SharedPath(id), filesDir) }
+
 // Shared is true if there is a shared layer id. It may be gone a moment later, unless a snapshot of the caller refers to it.
 func (l *Layers) Shared(id string) bool {
 	if !validID(id) {
 		return false
 	}
-	fi, err := os.Lstat(l.files(id))
+	fi, err := os.Lstat(l.FilesPath(id))
 	return err == nil && fi.IsDir()
 }
 

@@ -52,7 +52,7 @@ func TestShare(t *testing.T) {
 	view, err = l.View(ctx, "bottom", "base")
 	must(t, err)
 	equalMount(t, "view of one layer", view[0], "bind", "ro", "rbind")
-	if view[0].Source != l.files("y") {
+	if view[0].Source != l.FilesPath("y") {
 		t.Errorf("view of one layer is %s", view[0].Source)
 	}
 	_, err = l.Prepare(ctx, "scratch", "")
@@ -60,7 +60,7 @@ func TestShare(t *testing.T) {
 	must(t, l.Alias(ctx, "scratch", "y"))
 	m := l.mountOf(t, ctx, "scratch")
 	equalMount(t, "active alias without a parent", m, "bind", "ro", "rbind")
-	if m.Source != l.files("y") {
+	if m.Source != l.FilesPath("y") {
 		t.Errorf("active alias without a parent is %s", m.Source)
 	}
 }
@@ -113,7 +113,7 @@ func TestAlias(t *testing.T) {
 	must(t, err)
 	must(t, l.Alias(ctx, "again", "x"))
 	must(t, l.Alias(ctx, "again", "x")) // again
-	if got := l.chain(t, "again")[0]; got.Shared != "x" || got.Path != l.files("x") {
+	if got := l.chain(t, "again")[0]; got.Shared != "x" || got.Path != l.FilesPath("x") {
 		t.Errorf("alias is %+v", got)
 	}
 	must(t, l.Commit(ctx, "replayed", "again"))

@@ -121,7 +121,11 @@ func (j *job) image(ctx context.Context, ref cache.ImmutableRef, config, baseCon
 	history := slices.Clone(c.History)
 	stays := j.base // how many layers stay as they are
 	done := progress.OneOff(ctx, "merging layers")
-	for _, u := range unitsOf(steps, j.base, o.Squash) {
+	units, err := j.units(ctx, steps, o.Squash)
+	if err != nil {
+		return nil, nil, img, done(err)
+	}
+	for _, u := range units {
 		alone := u.first == u.last
 		if stays == u.first && alone && (u.steps[0].kind != run || j.strip.Empty()) {
 			stays++

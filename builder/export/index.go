@@ -23,6 +23,8 @@ type outcome struct {
 	// Desc is the layer; nil if none was made, because the unit is one layer that stays as it is.
 	Desc     *ocispecs.Descriptor `json:",omitempty"`
 	Stripped []Stripped           `json:",omitempty"`
+	// Units is another matter, kept in the same way: how many layers each part has into which a run of RUNs was divided, the lowest first.
+	Units []int `json:",omitempty"`
 }
 
 // index remembers outcomes in files of a directory, each named by the digest of a key. It holds no blob: one that is gone makes the outcome worth nothing. A file begins

@@ -68,7 +68,7 @@ func stepsOf(history, base []ocispecs.History, baseLayers, layers int) ([]step, 
 	return steps, nil
 }
 
-// unitsOf divides the layers that lie on the base image. A WORKDIR between two RUNs does not keep them apart.
+// unitsOf tells which layers may become one. A WORKDIR between two RUNs does not keep them apart.
 func unitsOf(steps []step, baseLayers int, squash Squash) (units []unit) {
 	for i := 0; i < len(steps); {
 		end := i + 1

@@ -44,10 +44,10 @@ func newStack(t *testing.T) *stack {
 func (s *stack) layer(f func(root string)) {
 	s.t.Helper()
 	n := len(s.dirs)
-	dir := filepath.Join(s.root, fmt.Sprint(n))
+	dir := filepath.Join(s.root, fmt.Sprint(n), "fs")
 	work, empty := dir+"-work", dir+"-empty"
 	for _, d := range []string{dir, work, empty} {
-		if err := os.Mkdir(d, 0o755); err != nil {
+		if err := os.MkdirAll(d, 0o755); err != nil {
 			s.t.Fatal(err)
 		}
 	}

@@ -12,10 +12,12 @@ import (
 	resourcestypes "github.com/moby/buildkit/executor/resources/types"
 	"github.com/moby/buildkit/util/progress"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/optbuild/optbuild/builder/outcome"
 	"github.com/optbuild/optbuild/builder/trace"
 	"github.com/optbuild/optbuild/builder/trace/store"
+	"github.com/optbuild/optbuild/snapshot"
 )
 
 // Run replays the step, or runs it. Whatever goes wrong with watching or replaying costs a run of the step, never the build; what goes wrong with running it is the
@@ -60,7 +62,11 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	slot := st.slot()
 	if st.r.traces.Skip(slot) && hit == nil {
 		st.remember(in)
-		return unwatched(outcome.Outcome{Unseen: "it looked at nearly everything when it was watched last", Reason: first(reasons)})
+		rec, err := unwatched(outcome.Outcome{Unseen: "it looked at nearly everything when it was watched last", Reason: first(reasons)})
+		if err == nil {
+			st.noteRead(st.root.Directory)
+		}
+		return rec, err
 	}
 	w, err := st.watch(in)
 	if err != nil {
@@ -195,7 +201,30 @@ func (st *step) keep(ctx context.Context, in *inputs, seen [][]trace.Seen, begun
 	if err := st.r.layers.Share(ctx, st.root.Key, t.Layer); err != nil {
 		return n, err
 	}
+	if readsContext(t.Layers) {
+		st.noteRead(st.r.layers.FilesPath(t.Layer))
+	}
 	return n, st.r.traces.Put(t)
+}
+
+// noteRead notes beside a layer that it depends on the context, for package export.
+func (st *step) noteRead(dir string) {
+	if err := snapshot.SetContextRead(dir); err != nil {
+		logrus.WithError(err).Warnf("note that %s has read the context", st.name)
+	}
+}
+
+// readsContext is true if anything was asked about a file that is there, or for a listing: what another context has otherwise. That a directory is there, or a
+// name is not, all commands ask that look for their own configuration in the directory that they are started in.
+func readsContext(layers []trace.Layer) bool {
+	for _, l := range layers {
+		for _, e := range l.Entries {
+			if e.What&(trace.Read|trace.Listed) != 0 || e.What&trace.Absent == 0 && e.Mode&unix.S_IFMT != unix.S_IFDIR {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // A step that looks at nearly everything gains nothing from being watched.
