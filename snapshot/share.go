@@ -69,7 +69,7 @@ func (l *Layers) share(ctx context.Context, key, id string) error {
 		err = exchange(l.FilesPath(id), l.own(number))
 	}
 	if err != nil {
-		_ = os.Remove(l.FilesPath(id))      // the link
+		_ = os.Remove(l.FilesPath(id))  // the link
 		_ = os.Remove(l.SharedPath(id)) // unless the caller has files there
 		return err
 	}
