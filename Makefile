@@ -83,7 +83,7 @@ frontend-binaries:
 fuzz-build: build bin/stock/buildkitd
 	@./integration/install $(TEST_PACKAGES)
 	@seed=$(SEED); export SEED=$${seed:-$$(date +%s)}; echo "fuzz-build: SEED=$$SEED $$(date +%F)"; \
-	  cd integration && $(FUZZ_ENV) MUTATIONS=0 PROJECTS=$(PROJECTS) SEQUENCES=$(or $(N),40) STEPS=$(or $(STEPS),200) \
+	  cd integration && $(FUZZ_ENV) MUTATIONS=0 PROJECTS=$(PROJECTS) SEQUENCES=$(or $(N),40) STEPS=$(or $(STEPS),200) RUNNERS=$(or $(RUNNERS),200) \
 	  go test -count=1 -timeout 12h -run '^TestFuzzBuild$$$(if $(N),/^sequences$$,$(if $(PROJECTS),/^mutations$$))'
 
 clean:

@@ -81,7 +81,7 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 	}
 	if s.Daemon == nil {
 		_, err := start(o)
-		return process.Served{Idle: end}, err
+		return process.Served{Idle: end, After: func() func() { return eng.Later() }}, err
 	}
 	var interceptors []grpc.UnaryServerInterceptor
 	if s.MaxCache > 0 {
@@ -92,7 +92,7 @@ func serve(ctx context.Context, e *process.Engine, frontends map[string]client.B
 		end = func(context.Context) { closeEngine(eng) }
 	}
 	stopped, err := serveDaemon(ctx, e, *s.Daemon, o, start, interceptors...)
-	return process.Served{Idle: func(ctx context.Context) { stopped(); end(ctx) }}, err
+	return process.Served{Idle: func(ctx context.Context) { stopped(); end(ctx) }, After: func() func() { return eng.Later() }}, err
 }
 
 // limit is that of the cache. What a daemon keeps is the rules' of its buildkitd.toml, unless a limit was asked for.

@@ -50,7 +50,11 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"registry-auth":   registryAuth,
 	"registry-refuse": registryRefuse,
 	"registry-hold":   registryHold,
+	"registry-slow":   registrySlow,
+	"registry-fault":  registryFault,
+	"registry-count":  registryCount,
 	"ssh-agent":       sshAgent,
+	"poison":          poison,
 }
 
 // patience is how long a script waits for something that is certain to come; a test that waits so long has failed.

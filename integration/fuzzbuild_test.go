@@ -23,6 +23,7 @@ func TestFuzzBuild(t *testing.T) {
 	t.Run("finds", r.finds)
 	t.Run("mutations", r.mutations)
 	t.Run("sequences", r.sequences)
+	t.Run("runners", r.runners)
 }
 
 // mutations changes each project in MUTATIONS ways (2), in all that there are if it is 0. PROJECTS=name,name and KINDS=kind,kind limit it.
@@ -74,6 +75,7 @@ type fuzzRig struct {
 	*fuzzbuild.Rig
 	optbuild *fuzzbuild.Optbuild
 	images   map[string]error
+	registry string // where what the tests push is
 }
 
 func newFuzzRig(t *testing.T) *fuzzRig {
@@ -127,7 +129,7 @@ func newFuzzRig(t *testing.T) *fuzzRig {
 		t.Fatal(err)
 	}
 	t.Cleanup(stock.Close)
-	r := &fuzzRig{optbuild: &fuzzbuild.Optbuild{Bin: filepath.Join(g.Dir, "bin", "optbuild"), Home: home, Level: os.Getenv("OPTIMIZE")}, images: images}
+	r := &fuzzRig{optbuild: &fuzzbuild.Optbuild{Bin: filepath.Join(g.Dir, "bin", "optbuild"), Home: home, Level: os.Getenv("OPTIMIZE")}, images: images, registry: server.Addr}
 	r.Rig = &fuzzbuild.Rig{Dir: dir, Contexts: g.Dir, Keep: os.Getenv("DIFFERENCES"), Stock: stock, Product: r.optbuild}
 	if r.Keep == "" {
 		r.Keep = filepath.Join(os.TempDir(), fmt.Sprintf("optbuild-fuzz-differences-%d", os.Getpid()))

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/optbuild/optbuild/integration/wan"
 )
 
 // checkPushed validates every image that a script has pushed, as `crane validate` does: sizes, digests, and that the configuration tells of the layers that there are.
@@ -20,6 +22,8 @@ func (s *server) checkPushed(ctx context.Context, bases []string) error {
 	s.mu.Lock()
 	s.user, s.refused, s.held = "", nil, nil
 	s.mu.Unlock()
+	s.link.Set(wan.Profile{})
+	s.far.Clear()
 	reg, err := name.NewRegistry(s.Addr, name.Insecure)
 	if err != nil {
 		return err

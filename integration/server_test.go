@@ -20,6 +20,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/optbuild/optbuild/integration/bases"
+	"github.com/optbuild/optbuild/integration/wan"
 )
 
 // server is one script's network: a registry, and what else builds fetch from or report to.
@@ -33,6 +34,8 @@ type server struct {
 	Addr string
 
 	http   *http.Server
+	link   *wan.Link  // all connections go over it
+	far    *wan.Proxy // the registry behind it
 	mu     sync.Mutex
 	points map[string]*point
 	// user and password, if set, are asked for by the registry.
@@ -65,11 +68,13 @@ func newServer(g *ground, dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{Addr: l.Addr().String(), points: map[string]*point{}}
+	s := &server{Addr: l.Addr().String(), link: wan.NewLink(wan.Profile{}), points: map[string]*point{}}
 	mux := http.NewServeMux()
-	mux.Handle("/v2/", s.guard(registry.New(
+	s.far = wan.NewProxy(s.guard(registry.New(
 		registry.WithBlobHandler(&blobs{dir: filepath.Join(g.Dir, "bases"), BlobHandler: registry.NewInMemoryBlobHandler()}),
 		registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0)))))
+	mux.Handle("/v2/", s.far)
+	mux.Handle("/token", s.far)
 	mux.Handle("/files/", http.StripPrefix("/files/", http.FileServer(http.Dir(dir))))
 	mux.Handle("/git/", gitBackend(dir))
 	mux.HandleFunc("/arrive/{name}", func(_ http.ResponseWriter, r *http.Request) { s.point(r.PathValue("name")).arrive() })
@@ -77,13 +82,15 @@ func newServer(g *ground, dir string) (*server, error) {
 		s.point(r.PathValue("name")).wait(r)
 	})
 	s.http = &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)}
-	go s.http.Serve(l)
+	go s.http.Serve(s.link.Listen(l))
 	for _, b := range g.bases() {
 		if err := (bases.Base{Name: b, Dir: filepath.Join(g.Dir, "bases", b)}).Push(context.Background(), s.Addr); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("offer the base image %s: %w", b, err)
 		}
 	}
+	s.link.Reset()
+	s.far.Reset()
 	return s, nil
 }
 

@@ -9,7 +9,7 @@ const AttrExport = "optbuild-export"
 // FormatExport returns the value of AttrExport: those of the exporter's attributes that layers depend on.
 func FormatExport(attrs map[string]string) (string, error) {
 	some := map[string]string{}
-	for _, k := range []string{"compression", "compression-level", "force-compression", "optbuild-squash", "optbuild-strip", "optbuild-prioritized"} {
+	for _, k := range []string{"compression", "compression-level", "force-compression", "optbuild-squash", "optbuild-strip", "optbuild-kept", "optbuild-prioritized"} {
 		if v, ok := attrs[k]; ok {
 			some[k] = v
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder/compress"
+	"github.com/optbuild/optbuild/builder/engine/lazy"
 	"github.com/optbuild/optbuild/builder/export"
 	"github.com/optbuild/optbuild/builder/profile"
 )
@@ -269,7 +270,7 @@ type beginning struct {
 
 func (m beginning) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
 	ref, err := m.Manager.New(ctx, parent, g, opts...)
-	if err == nil && parent != nil {
+	if err == nil && parent != nil && !lazy.Aside(ctx) && !lazy.Pending(parent) {
 		m.eager.prepare(parent.Clone(), m.image, g)
 	}
 	return ref, err

@@ -50,7 +50,11 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 
+	"github.com/optbuild/optbuild/builder/engine/lazy"
+	"github.com/optbuild/optbuild/builder/engine/mounts"
+	"github.com/optbuild/optbuild/builder/engine/sharing"
 	"github.com/optbuild/optbuild/builder/export"
+	"github.com/optbuild/optbuild/builder/scope"
 	"github.com/optbuild/optbuild/cache"
 )
 
@@ -125,6 +129,9 @@ type Engine struct {
 	worker     *base.Worker
 	merger     *export.Merger
 	eager      *eager
+	keeper     *mounts.Keeper
+	shared     *sharing.Caches
+	late       *lazy.Files // nil with snapshotters that have no layers of directories
 	parts      *parts
 	root       string
 }
@@ -159,11 +166,24 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 			return nil, fmt.Errorf("%w: collect garbage: %w", ErrDamaged, err)
 		}
 	}
+	w.CacheMgr = lazy.Plain(w.CacheMgr)
 	e = &Engine{worker: w, merger: newMerger(p.root, w), parts: p, root: o.Root}
 	e.eager = newEager(e.merger)
+	if err := e.keepMounts(); err != nil {
+		return nil, err
+	}
 	workers := &worker.Controller{}
 	if err := workers.Add(e.steps()); err != nil {
 		return nil, err
+	}
+
+	shared := sharing.New(sessions, o.Hosts, w.CacheMgr, w.ContentStore())
+	e.merger.Elsewhere = shared
+	e.shared, shared.Keeper = shared, e.keeper
+	if p.replayer != nil {
+		e.late = lazy.NewFiles(shared)
+		p.replayer.SetElsewhere(shared, e.late)
+		w.SourceManager.Register(lazy.Source(w.ImageSource, shared.AskedBy))
 	}
 
 	frontends := map[string]bkfrontend.Frontend{}
@@ -194,11 +214,13 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 			"local":    localremotecache.ResolveCacheExporterFunc(sessions),
 			"inline":   inlineremotecache.ResolveCacheExporterFunc(),
 			"gha":      gha.ResolveCacheExporterFunc(o.GHA, nil),
+			scope.Type: shared.Exporter(),
 		},
 		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
 			"registry": registryremotecache.ResolveCacheImporterFunc(sessions, w.ContentStore(), o.Hosts),
 			"local":    localremotecache.ResolveCacheImporterFunc(sessions),
 			"gha":      gha.ResolveCacheImporterFunc(o.GHA, nil),
+			scope.Type: shared.Importer(),
 		},
 		CacheManager:   solver.NewCacheManager(ctx, "local", cacheStore, worker.NewCacheResultStorage(workers)),
 		Entitlements:   o.Entitlements,
@@ -227,8 +249,8 @@ func (e *Engine) steps() worker.Worker {
 		}
 		return e.parts.replayer.Worker(w)
 	}
-	with := func(m bkcache.Manager) worker.Worker { return replaying(withManager(e.worker, m)) }
-	return e.parts.profiler.Worker(exporting{compressing{dating{replaying(e.worker), e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger})
+	with := func(m bkcache.Manager) worker.Worker { return e.keeper.Worker(withManager(e.worker, m), replaying) }
+	return e.parts.profiler.Worker(exporting{compressing{dating{e.keeper.Worker(e.worker, replaying), e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger})
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).
@@ -263,6 +285,7 @@ func (e *Engine) Close() error {
 	e.eager.Close()
 	if e.parts.replayer != nil {
 		e.parts.replayer.Close()
+		e.late.Close()
 	}
 	e.parts.profiler.Close()
 	e.merger.Collect()
@@ -276,6 +299,9 @@ func (e *Engine) Close() error {
 	}
 	return e.parts.writeSeal(e.root, e.parts.repair.before)
 }
+
+// Later returns a function that returns when what goes on at registries after builds has ended; nil if nothing does. It may be called when the engine is closed.
+func (e *Engine) Later() func() { return e.shared.Later() }
 
 // ErrDamaged is wrapped by errors that a reset of the state directory would cure.
 var ErrDamaged = errors.New("the cache's database is damaged")

@@ -10,10 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 )
 
 // verified is a content store that reads nothing that was altered on disk, and takes nothing without end. BuildKit compares layers with their digests when
@@ -94,25 +97,47 @@ func (v verified) Writer(ctx context.Context, opts ...content.WriterOpt) (conten
 		}
 	}
 	w, err := v.Store.Writer(ctx, opts...)
-	if err != nil || o.Desc.Size <= 0 {
-		return w, err
+	if err != nil {
+		return nil, err
 	}
 	st, err := w.Status()
 	if err != nil {
 		w.Close()
 		return nil, err
 	}
-	return &boundedWriter{Writer: w, desc: o.Desc, at: st.Offset}, nil
+	return &boundedWriter{Writer: w, store: v.Store, ref: o.Ref, desc: o.Desc, at: st.Offset}, nil
 }
 
 type boundedWriter struct {
 	content.Writer
-	desc ocispecs.Descriptor
-	at   int64
+	store content.Store
+	ref   string
+	desc  ocispecs.Descriptor // of size 0 if it is not known
+	at    int64
 }
 
+// Commit forgets what was written if it is not what it was to be: containerd would keep it, and go on from there the next time.
+func (w *boundedWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt) error {
+	err := w.Writer.Commit(ctx, size, expected, opts...)
+	if errdefs.IsFailedPrecondition(err) {
+		w.Writer.Close()
+		if err := w.store.Abort(context.WithoutCancel(ctx), w.ref); err != nil && !errdefs.IsNotFound(err) {
+			logrus.WithError(err).Warnf("forget what was fetched of %s", expected)
+		}
+		err = fetchAgain{err}
+	}
+	return err
+}
+
+// fetchAgain is an error of a blob that has to be fetched from its beginning. BuildKit tries again after what counts as a broken connection.
+type fetchAgain struct{ error }
+
+func (e fetchAgain) Unwrap() error { return e.error }
+
+func (e fetchAgain) Is(target error) bool { return target == syscall.ECONNRESET }
+
 func (w *boundedWriter) Write(p []byte) (int, error) {
-	if w.at+int64(len(p)) > w.desc.Size {
+	if w.desc.Size > 0 && w.at+int64(len(p)) > w.desc.Size {
 		return 0, fmt.Errorf("%s is larger than the %d bytes that it should have", w.desc.Digest, w.desc.Size)
 	}
 	n, err := w.Writer.Write(p)

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/moby/buildkit/cache"
+
+	"github.com/optbuild/optbuild/builder/record"
 	"github.com/optbuild/optbuild/snapshot"
 )
 
@@ -20,25 +23,12 @@ import (
 //	RUN npm ci                         ├ one layer: it has read package.json
 //	RUN npm run build                  └ one layer: it has read src
 //
-// Layers stay together that are small, or of which the later one changes or deletes what the earlier one made (a chown, a purge of what was installed to build with).
+// Layers stay together that are small, or of which the later one changes or deletes what the earlier one made (a chown, a purge of what was installed to build with), or has a link to
+// what would be left out of it (links.go).
 // All of it can be seen in the layers: the same layers are divided in the same way, whatever was built before.
 
 // minDivided is for how many bytes a unit is divided: so many must be in the layers below, and fewer of those be hidden by the ones above.
 const minDivided = 1 << 20
-
-// units divides the layers that lie on the base image.
-func (j *job) units(ctx context.Context, steps []step, squash Squash) (units []unit, err error) {
-	for _, u := range unitsOf(steps, j.base, squash) {
-		parts := []unit{u}
-		if squash == SquashRuns {
-			if parts, err = j.divide(ctx, u); err != nil {
-				return nil, err
-			}
-		}
-		units = append(units, parts...)
-	}
-	return units, nil
-}
 
 // divide divides a unit of adjacent RUNs. It mounts nothing if the very same records were divided before.
 func (j *job) divide(ctx context.Context, u unit) ([]unit, error) {
@@ -62,11 +52,23 @@ func (j *job) divide(ctx context.Context, u unit) ([]unit, error) {
 	return u.cut(sizes), index(j.Dir).put(k, outcome{Units: sizes})
 }
 
+// contextRead is true if the step that made a layer has read files of the build context, as far as that is known.
+func contextRead(ref cache.ImmutableRef, dir string) (bool, error) {
+	if ref.GetString(record.ContextRead) != "" {
+		return true, nil
+	}
+	read, err := snapshot.ContextRead(dir)
+	if err != nil {
+		return false, fmt.Errorf("divide layers: %w", err)
+	}
+	return read, nil
+}
+
 // fits is true if the sizes divide the unit.
 func (u unit) fits(sizes []int) bool {
 	sum := 0
 	for _, n := range sizes {
-		if n < 1 {
+		if n < 1 || n > len(u.steps) {
 			return false
 		}
 		sum += n
@@ -86,15 +88,14 @@ func (u unit) cut(sizes []int) (units []unit) {
 
 // divide returns how many layers each unit of the members has, the lowest first.
 func (u *union) divide(ctx context.Context) (sizes []int, err error) {
+	if u.trees != nil { // nothing is known of what steps read
+		return []int{u.trees.members()}, nil
+	}
 	members := slices.Clone(u.members)
 	slices.Reverse(members)
 	begins := []int{0} // indices of members, at which units begin
 	for i := 1; i < len(members); i++ {
-		read, err := snapshot.ContextRead(members[i].path)
-		if err != nil {
-			return nil, fmt.Errorf("divide layers: %w", err)
-		}
-		if !read {
+		if !members[i].read {
 			continue
 		}
 		sum := measure{ctx: ctx, union: u, enough: minDivided}
@@ -105,7 +106,7 @@ func (u *union) divide(ctx context.Context) (sizes []int, err error) {
 			begins = append(begins, i)
 		}
 	}
-	// A unit of which a later one hides something becomes one with it, and with what is between them.
+	// A unit of which a later one hides something, or to residue of which it has a link, becomes one with it, and with what is between them.
 	for i := 1; i < len(begins); i++ {
 		upper := members[begins[i]:]
 		if i+1 < len(begins) {
@@ -116,7 +117,13 @@ func (u *union) divide(ctx context.Context) (sizes []int, err error) {
 			if err := sum.hidden("/", members[begins[below]:begins[below+1]], upper); err != nil && !errors.Is(err, errEnough) {
 				return nil, err
 			}
-			if sum.bytes >= minDivided {
+			together := sum.bytes >= minDivided
+			if !together {
+				if together, err = u.linked(ctx, members[begins[below]:begins[below+1]], upper); err != nil {
+					return nil, err
+				}
+			}
+			if together {
 				begins = slices.Delete(begins, below+1, i+1)
 				i = below
 				break
@@ -145,7 +152,7 @@ type measure struct {
 }
 
 func (s *measure) add(path string, fi os.FileInfo) error {
-	if !fi.Mode().IsRegular() || s.union.residue != nil && s.union.residue(path) != "" {
+	if !fi.Mode().IsRegular() || s.union.residue != nil && s.union.residue(path).Rule != "" {
 		return nil
 	}
 	if s.bytes += fi.Size(); s.bytes >= s.enough {

@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/optbuild/optbuild/snapshot"
 )
 
 // A RUN that has read files of the context begins a unit, where that saves a large layer from being made again and hides nothing large.
@@ -28,6 +26,16 @@ func TestDivide(t *testing.T) {
 		return func(root string) { must(t, os.RemoveAll(filepath.Join(root, path))) }
 	}
 	install := layer{"install", false, add("usr/lib/tool", large)}
+	residueToo := layer{"install with a cache", false, func(root string) {
+		add("residue/x", []byte("x"))(root)
+		add("usr/lib/tool", large)(root)
+	}}
+	link := func(to, path string) func(string) {
+		return func(root string) {
+			must(t, os.MkdirAll(filepath.Join(root, filepath.Dir(path)), 0o755))
+			must(t, os.Symlink(to, filepath.Join(root, path)))
+		}
+	}
 	modules := layer{"modules", true, add("app/node_modules/a", large)}
 	bundle := layer{"bundle", true, add("app/dist/a", []byte("small"))}
 	for _, test := range []struct {
@@ -53,6 +61,11 @@ func TestDivide(t *testing.T) {
 			add("residue/x", large)(root)
 			install.do(root)
 		}}, {"rm", true, remove("residue/x")}}, "[1 1]"},
+		{"residue linked", []layer{residueToo, modules, {"link", true, link("../residue/x", "usr/x")}}, "[3]"},
+		{"what is above residue linked", []layer{residueToo, {"link", true, link("/residue", "x")}}, "[2]"},
+		{"residue linked from residue", []layer{residueToo, {"link", true, link("x", "residue/y")}}, "[1 1]"},
+		{"something else linked", []layer{residueToo, {"link", true, link("../usr/lib/tool", "bin/tool")}}, "[1 1]"},
+		{"nothing linked", []layer{residueToo, {"link", true, link("/residue/none", "usr/x")}}, "[1 1]"},
 		{"a little deleted", []layer{{"install", false, func(root string) {
 			add("tmp/x", large[:minDivided-1])(root)
 			install.do(root)
@@ -61,11 +74,10 @@ func TestDivide(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := newStack(t)
 			s.layer(add("base", nil))
+			reads := map[string]bool{}
 			for _, l := range test.layers {
 				s.layer(l.do)
-				if l.reads {
-					must(t, snapshot.SetContextRead(s.dirs[len(s.dirs)-1]))
-				}
+				reads[s.dirs[len(s.dirs)-1]] = l.reads
 			}
 			residue := func(path string) string {
 				if filepath.Dir(path) == "/residue" {
@@ -74,6 +86,9 @@ func TestDivide(t *testing.T) {
 				return ""
 			}
 			u := s.union(2, residue, every)
+			for i := range u.members {
+				u.members[i].read = reads[u.members[i].path]
+			}
 			sizes, err := u.divide(t.Context())
 			must(t, err)
 			if got := fmt.Sprint(sizes); got != test.want {

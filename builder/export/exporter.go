@@ -7,8 +7,8 @@
 // is what a solve gives to an exporter of images; what goes out is the same with other layers and a history that fits them. The files in the image are those that the
 // steps made, but for what the [Report] says was left out. Without the attributes [AttrSquash] and [AttrStrip] nothing is changed.
 //
-// The package knows nothing of Dockerfiles: it reads the history. What it can't make sense of stays as it is, and the report says why. Its weak place is that it needs the
-// directories of overlayfs: with another snapshotter images are left as they are.
+// The package knows nothing of Dockerfiles: it reads the history. What it can't make sense of stays as it is, and the report says why. Its weak place is that it
+// wants the directories of overlayfs: with another snapshotter all files of an image are compared, for each step.
 package export
 
 import (

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/util/progress"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder/export/strip"
@@ -111,7 +112,7 @@ func (j *job) image(ctx context.Context, ref cache.ImmutableRef, config, baseCon
 	if img.Runs == 0 && o.Squash != SquashStage {
 		return nil, nil, img, nil
 	}
-	j.strip = strip.New(o.Strip, strip.Config(c.Config))
+	j.strip = strip.New(o.Strip, strip.Config(c.Config), o.Kept...)
 	new := &merged{ImmutableRef: ref, content: j.Content}
 	defer func() {
 		if err != nil {
@@ -121,46 +122,17 @@ func (j *job) image(ctx context.Context, ref cache.ImmutableRef, config, baseCon
 	history := slices.Clone(c.History)
 	stays := j.base // how many layers stay as they are
 	done := progress.OneOff(ctx, "merging layers")
-	units, err := j.units(ctx, steps, o.Squash)
-	if err != nil {
-		return nil, nil, img, done(err)
-	}
-	for _, u := range units {
-		alone := u.first == u.last
-		if stays == u.first && alone && (u.steps[0].kind != run || j.strip.Empty()) {
-			stays++
-			continue
-		}
-		before := j.computed
-		out, err := j.outcome(ctx, u, stays != u.first)
+	for _, whole := range unitsOf(steps, j.base, o.Squash) {
+		g, err := j.group(ctx, whole, o.Squash)
 		if err != nil {
 			return nil, nil, img, done(err)
 		}
-		if stays == u.first && alone && len(out.Stripped) == 0 {
-			stays++
-			continue
+		for _, u := range g.parts {
+			if stays, err = j.unit(ctx, g, u, stays, new, history, &img); err != nil {
+				return nil, nil, img, done(err)
+			}
 		}
-		rec, err := j.record(ctx, u, out)
-		if err != nil {
-			return nil, nil, img, done(err)
-		}
-		new.records, new.descs = append(new.records, rec), append(new.descs, *out.Desc)
-		var created []time.Time
-		for i := range u.steps {
-			created = append(created, chain[u.first+i].GetCreatedAt())
-		}
-		u.describe(history, created, out.Stripped)
-		if alone && len(out.Stripped) == 0 {
-			continue
-		}
-		if j.computed == before {
-			img.Reused++
-		}
-		l := Layer{Digest: out.Desc.Digest.String(), Bytes: out.Desc.Size, Stripped: out.Stripped, Runs: u.runs()}
-		for _, s := range u.steps {
-			l.Steps = append(l.Steps, shortened(s.text))
-		}
-		img.Layers = append(img.Layers, l)
+		j.pass(g)
 	}
 	_ = done(nil)
 	if len(new.records) == 0 {
@@ -173,4 +145,43 @@ func (j *job) image(ctx context.Context, ref cache.ImmutableRef, config, baseCon
 		return nil, nil, img, err
 	}
 	return new, config, img, nil
+}
+
+// unit adds the layer of a part to the image, and returns how many of the image's lowest layers stay as they are.
+func (j *job) unit(ctx context.Context, g *group, u unit, stays int, new *merged, history []ocispecs.History, img *Image) (int, error) {
+	alone := u.first == u.last
+	if stays == u.first && alone && (u.steps[0].kind != run || j.strip.Empty()) {
+		g.outcomes[u.first] = outcome{}
+		return stays + 1, nil
+	}
+	before := j.computed
+	out, err := j.outcomeOf(ctx, g, u, stays != u.first)
+	if err != nil {
+		return stays, err
+	}
+	if stays == u.first && alone && len(out.Stripped) == 0 {
+		return stays + 1, nil
+	}
+	rec, err := j.record(ctx, u, out, g.handler)
+	if err != nil {
+		return stays, err
+	}
+	new.records, new.descs = append(new.records, rec), append(new.descs, *out.Desc)
+	var created []time.Time
+	for i := range u.steps {
+		created = append(created, j.chain[u.first+i].GetCreatedAt())
+	}
+	u.describe(history, created, out.Stripped)
+	if alone && len(out.Stripped) == 0 {
+		return stays, nil
+	}
+	if j.computed == before {
+		img.Reused++
+	}
+	l := Layer{Digest: out.Desc.Digest.String(), Bytes: out.Desc.Size, Stripped: out.Stripped, Runs: u.runs()}
+	for _, s := range u.steps {
+		l.Steps = append(l.Steps, shortened(s.text))
+	}
+	img.Layers = append(img.Layers, l)
+	return stays, nil
 }

@@ -32,7 +32,7 @@ type outcome struct {
 type index string
 
 const (
-	indexVersion = "optbuild layers 2"
+	indexVersion = "optbuild layers 4"
 	maxOutcomes  = 5000 // some hundred bytes each
 )
 

@@ -17,6 +17,7 @@ import (
 	"github.com/moby/buildkit/util/flightcontrol"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/overlay"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,8 @@ type Merger struct {
 	Dir string
 	// Compressor names the version of what compresses: other versions may give other bytes.
 	Compressor string
+	// Elsewhere is nil where nothing is shared.
+	Elsewhere Elsewhere
 
 	flights flightcontrol.Group[outcome]
 }
@@ -104,12 +107,17 @@ func (j *job) known(ctx context.Context, k *key, wanted bool) (outcome, bool) {
 }
 
 // record is the cache's record of a layer: it holds the blob, is counted by df, and goes when it was not used for long.
-func (j *job) record(ctx context.Context, u unit, o outcome) (cache.ImmutableRef, error) {
+// A blob that another machine made is fetched by a handler, if anything needs it.
+func (j *job) record(ctx context.Context, u unit, o outcome, handler func(ocispecs.Descriptor) *cache.DescHandler) (cache.ImmutableRef, error) {
 	what := "layer of " + shortened(u.steps[len(u.steps)-1].text)
 	if n := len(u.steps); n > 1 {
 		what = fmt.Sprintf("layer of %d steps, the last %s", n, shortened(u.steps[n-1].text))
 	}
-	return j.Manager.GetByBlob(ctx, *o.Desc, nil, cache.WithDescription(what))
+	opts := []cache.RefOption{cache.WithDescription(what)}
+	if handler != nil {
+		opts = append(opts, cache.DescHandlers{o.Desc.Digest: handler(*o.Desc)})
+	}
+	return j.Manager.GetByBlob(ctx, *o.Desc, nil, opts...)
 }
 
 // common begins a key with what all keys of a unit depend on.
@@ -142,23 +150,25 @@ func (j *job) exactKey(u unit) *key {
 
 // similarKey is a key of the directories of the members and of what of the lower ones counts for them.
 func (j *job) similarKey(u unit, un *union) (*key, error) {
+	if un.trees != nil {
+		return j.exactKey(u), nil
+	}
 	k := j.common(u)
 	for _, d := range un.members {
 		k.add("member", directoryID(d.path))
 	}
-	above := u.first - j.base // of the lower directories, those that lie on the base image
-	for i, d := range un.lower {
+	for _, d := range un.lower {
 		switch {
-		case i >= above || len(un.lower) != u.first:
-			k.add("base", directoryID(d.path))
-		case d.made:
-			k.add("run", directoryID(d.path))
-		default:
+		case d.projected:
 			sum, err := un.project(d)
 			if err != nil {
 				return nil, err
 			}
 			k.add("files", sum)
+		case d.made:
+			k.add("run", directoryID(d.path))
+		default:
+			k.add("base", directoryID(d.path))
 		}
 	}
 	return k, nil
@@ -200,6 +210,12 @@ func (j *job) union(ctx context.Context, u unit) (un *union, like mount.Mount, r
 			return nil, like, nil, err
 		}
 		releases = append(releases, rel)
+		if withoutLayers(m, depthOf(j.chain[i])) {
+			releaseAll()
+			releases = nil
+			un, release, err = j.trees(ctx, u)
+			return un, m, release, err
+		}
 		list, err := layersOf(m)
 		if err != nil {
 			return nil, like, nil, err
@@ -217,13 +233,19 @@ func (j *job) union(ctx context.Context, u unit) (un *union, like mount.Mount, r
 		layer := u.last - i
 		made := layer >= j.base && (i < members || oneEach) && j.kinds[layer-j.base] == run
 		if i < members {
-			un.members = append(un.members, directory{d, made})
+			read, err := contextRead(j.chain[layer], d)
+			if err != nil {
+				return nil, like, nil, err
+			}
+			un.members = append(un.members, directory{path: d, made: made, read: read})
 		} else {
-			un.lower = append(un.lower, directory{d, made})
+			un.lower = append(un.lower, directory{path: d, made: made, projected: oneEach && layer >= j.base && !made})
 		}
 	}
 	if !j.strip.Empty() && u.runs() > 0 {
-		un.residue = j.strip.Rule
+		look := un.looker()
+		un.residue = func(path string) strip.Residue { return j.strip.Find(path, look) }
+		un.near = j.strip.Near
 	}
 	return un, like, releaseAll, nil
 }
@@ -285,7 +307,7 @@ func (j *job) make(ctx context.Context, u unit, un *union, like mount.Mount, nam
 		return o, err
 	}
 	o.Desc = &desc
-	ref, err := j.record(ctx, u, o) // from now on that holds it
+	ref, err := j.record(ctx, u, o, nil) // from now on that holds it
 	if err != nil {
 		return o, fmt.Errorf("record a layer: %w", err)
 	}

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 const (
 	AttrSquash = "optbuild-squash" // off, runs or stage
 	AttrStrip  = "optbuild-strip"  // see strip.Parse
+	AttrKept   = "optbuild-kept"   // paths that are left out in no case, see FormatKept
 )
 
 // OffKey is where the frontend says, in the metadata of its result, what the Dockerfile forbids: "squash", "strip", "strip-" and a rule's name, or "*", separated by commas;
@@ -42,6 +44,7 @@ func ParseSquash(text string) (Squash, error) {
 type Options struct {
 	Squash Squash
 	Strip  strip.Set
+	Kept   []string // paths that the image's program is known to use
 }
 
 // nothing is true if the image stays as it is.
@@ -49,11 +52,18 @@ func (o Options) nothing() bool {
 	return (o.Squash == "" || o.Squash == SquashOff) && len(o.Strip) == 0
 }
 
+// FormatKept returns the value of AttrKept.
+func FormatKept(paths []string) (string, error) {
+	b, err := json.Marshal(paths)
+	return string(b), err
+}
+
 // takeOptions takes the options out of an exporter's attributes, which it copies.
 func takeOptions(attrs map[string]string) (o Options, rest map[string]string, err error) {
 	rest = maps.Clone(attrs)
 	delete(rest, AttrSquash)
 	delete(rest, AttrStrip)
+	delete(rest, AttrKept)
 	o.Squash = SquashOff
 	if v, ok := attrs[AttrSquash]; ok {
 		if o.Squash, err = ParseSquash(v); err != nil {
@@ -63,6 +73,11 @@ func takeOptions(attrs map[string]string) (o Options, rest map[string]string, er
 	if v, ok := attrs[AttrStrip]; ok {
 		if o.Strip, err = strip.Parse(v); err != nil {
 			return o, nil, fmt.Errorf("%s: %w", AttrStrip, err)
+		}
+	}
+	if v, ok := attrs[AttrKept]; ok {
+		if err := json.Unmarshal([]byte(v), &o.Kept); err != nil {
+			return o, nil, fmt.Errorf("%s: %w", AttrKept, err)
 		}
 	}
 	return o, rest, nil

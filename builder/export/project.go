@@ -85,17 +85,17 @@ func (p *projection) walk(dir string, members []string, all bool) error {
 
 func (p *projection) add(path string, fi os.FileInfo) error {
 	file := filepath.Join(p.lower, path)
-	if fi.IsDir() { // what else there is to it no change depends on
-		opaque, err := isOpaque(file)
-		fmt.Fprintf(p.hash, "%q directory %t\n", path, opaque)
-		return err
-	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
 		return fmt.Errorf("%w: %s", errUnsupported, file)
 	}
 	caps, err := capabilities(file)
 	if err != nil {
+		return err
+	}
+	if fi.IsDir() { // what else there is to it no change depends on
+		opaque, err := isOpaque(file)
+		fmt.Fprintf(p.hash, "%q directory %t %o %d:%d %q\n", path, opaque, st.Mode, st.Uid, st.Gid, caps)
 		return err
 	}
 	fmt.Fprintf(p.hash, "%q %o %d:%d %d %d %d %q\n", path, st.Mode, st.Uid, st.Gid, st.Rdev, fi.Size(), fi.ModTime().UnixNano(), caps)

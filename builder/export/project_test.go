@@ -44,7 +44,7 @@ func TestProject(t *testing.T) {
 		{"a file that the RUN did not touch is edited", func(root string) { write(t, root, "app/src/a", "edited") }, false},
 		{"one more beside it", func(root string) { write(t, root, "app/src/c", "c") }, false},
 		{"one in a directory that the RUN has not", func(root string) { write(t, root, "other/dir/c", "c") }, false},
-		{"a directory's mode", func(root string) { must(t, os.Chmod(filepath.Join(root, "app/src"), 0o700)) }, false},
+		{"a directory's mode", func(root string) { must(t, os.Chmod(filepath.Join(root, "app/src"), 0o700)) }, true},
 		{"a file that the RUN changed is edited", func(root string) { write(t, root, "app/src/b", "longer") }, true},
 		{"one more where the RUN replaced the directory", func(root string) { write(t, root, "app/replaced/new", "new") }, true},
 		{"what the RUN deleted is not there", func(root string) { must(t, os.Remove(filepath.Join(root, "app/deleted"))) }, true},

@@ -40,8 +40,16 @@ func (m *merged) GetRemotes(ctx context.Context, create bool, cfg config.RefConf
 		}
 		p.below = append(p.below, list[0].Provider)
 	}
-	for _, d := range m.descs {
-		p.Add(d.Digest, m.content)
+	for i, d := range m.descs {
+		provider := content.InfoReaderProvider(m.content)
+		if _, err := m.content.Info(ctx, d.Digest); err != nil { // it is elsewhere
+			list, err := m.records[i].GetRemotes(ctx, false, cfg, false, s)
+			if err != nil {
+				return nil, err
+			}
+			provider = list[0].Provider
+		}
+		p.Add(d.Digest, provider)
 		remote.Descriptors = append(remote.Descriptors, d)
 	}
 	remote.Provider = p

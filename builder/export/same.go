@@ -46,12 +46,49 @@ func sameFile(upper, below resolved) (bool, error) {
 	}
 }
 
+// sameDirectory is true if a directory is the one below, only copied up. Its time does not count, as it does not for BuildKit: overlayfs has it copied up whenever something is made in it, be it for a
+// moment. A layer that was fetched lacks such directories, and must give the same layers of images as one that was made here.
+func sameDirectory(upper, below resolved) (bool, error) {
+	if below.info == nil || !below.info.IsDir() {
+		return false, nil
+	}
+	x, ok := upper.info.Sys().(*syscall.Stat_t)
+	y, ok2 := below.info.Sys().(*syscall.Stat_t)
+	if !ok || !ok2 || x.Mode != y.Mode || x.Uid != y.Uid || x.Gid != y.Gid {
+		return false, nil
+	}
+	a, err := capabilities(upper.file)
+	if err != nil {
+		return false, err
+	}
+	b, err := capabilities(below.file)
+	return bytes.Equal(a, b), err
+}
+
 func capabilities(file string) ([]byte, error) {
 	v, err := sysx.LGetxattr(file, "security.capability")
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 		return nil, nil
 	}
 	return v, err
+}
+
+// leaveWays leaves out the directories that lead to residue that is known by its form, as directories of residue are: each is there if something in it is. One that leads to none stays, though it may be empty: it may be anybody's.
+func leaveWays(list []change) {
+	leads := map[string]string{} // directories
+	for _, c := range list {
+		if c.rule == "" || c.root == "" {
+			continue
+		}
+		for p := path.Dir(c.path); p != c.root && p != "/"; p = path.Dir(p) {
+			leads[p] = c.rule
+		}
+	}
+	for i, c := range list {
+		if rule := leads[c.path]; c.way && rule != "" {
+			list[i].rule, list[i].dir = rule, true
+		}
+	}
 }
 
 // keepLinked takes back what is residue by its place but has a symbolic link leading to it, or to a directory above it, from something that stays: programs may be run from

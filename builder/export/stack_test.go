@@ -21,6 +21,8 @@ import (
 	"github.com/containerd/continuity/sysx"
 	"github.com/moby/buildkit/util/overlay"
 	"golang.org/x/sys/unix"
+
+	"github.com/optbuild/optbuild/builder/export/strip"
 )
 
 // stack is a pile of layers, made as BuildKit makes them: each by changing files in an overlay of those below.
@@ -71,9 +73,13 @@ func (s *stack) from(to, first int, more ...string) (dirs []string) {
 
 // union is that of the layers from first on; made says which of the layers RUNs made.
 func (s *stack) union(first int, residue func(string) string, made func(int) bool) *union {
-	u := &union{residue: residue}
+	u := &union{}
+	if residue != nil {
+		u.residue = func(path string) strip.Residue { return strip.Residue{Rule: residue(path)} }
+		u.near = func(string) bool { return true }
+	}
 	for i := len(s.dirs) - 1; i >= 0; i-- {
-		d := directory{s.dirs[i], made(i)}
+		d := directory{path: s.dirs[i], made: made(i)}
 		if i >= first {
 			u.members = append(u.members, d)
 		} else {

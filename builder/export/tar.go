@@ -3,15 +3,11 @@ package export
 import (
 	"context"
 	"io"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/continuity/fs"
-	rootlessmountopts "github.com/moby/buildkit/util/rootless/mountopts"
-	"github.com/moby/sys/userns"
 )
 
 // writeTo returns a function that writes the layer of some changes.
@@ -21,41 +17,33 @@ func writeTo(ctx context.Context, u *union, list []change, like mount.Mount) fun
 
 // writeTar writes the layer of some changes. The files are those that an overlay of the members shows; like shows how the snapshotter mounts one.
 func (u *union) writeTar(ctx context.Context, out io.Writer, list []change, like mount.Mount) error {
-	empty, err := os.MkdirTemp("", "optbuild-empty-") // an overlay has two lower directories at least
-	if err != nil {
-		return err
+	if u.trees != nil {
+		return writeChanges(ctx, out, list, u.trees.top())
 	}
-	defer os.Remove(empty)
-	var paths []string
+	var dirs []string
 	for _, m := range u.members {
-		paths = append(paths, m.path)
+		dirs = append(dirs, m.path)
 	}
-	options := []string{"lowerdir=" + strings.Join(append(paths, empty), ":")}
-	if slices.Contains(like.Options, "userxattr") { // else it sees no opaque directories
-		options = append(options, "userxattr")
-	}
-	view := []mount.Mount{{Type: "overlay", Source: "overlay", Options: options}}
-	if userns.RunningInUserNS() {
-		if view, err = rootlessmountopts.FixUp(view); err != nil {
+	userxattr := slices.Contains(like.Options, "userxattr") // else it sees no opaque directories
+	return withOverlay(ctx, dirs, userxattr, func(root string) error { return writeChanges(ctx, out, list, root) })
+}
+
+// writeChanges writes the layer of changes in a directory.
+func writeChanges(ctx context.Context, out io.Writer, list []change, root string) error {
+	w := archive.NewChangeWriter(cancellable{ctx, out}, root)
+	for _, c := range list {
+		if c.rule != "" {
+			continue
+		}
+		var kind fs.ChangeKind = fs.ChangeKindModify
+		if c.info == nil {
+			kind = fs.ChangeKindDelete
+		}
+		if err := w.HandleChange(kind, c.path, c.info, nil); err != nil {
 			return err
 		}
 	}
-	return mount.WithTempMount(ctx, view, func(root string) error {
-		w := archive.NewChangeWriter(cancellable{ctx, out}, root)
-		for _, c := range list {
-			if c.rule != "" {
-				continue
-			}
-			var kind fs.ChangeKind = fs.ChangeKindModify
-			if c.info == nil {
-				kind = fs.ChangeKindDelete
-			}
-			if err := w.HandleChange(kind, c.path, c.info, nil); err != nil {
-				return err
-			}
-		}
-		return w.Close()
-	})
+	return w.Close()
 }
 
 // cancellable is a writer that fails once its context has ended: one file may be large.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/optbuild/optbuild/builder/export/strip"
 )
 
 // TestTouched has a file that one member changes, and that the next one gives the time that it had below: the whole unit has changed it.
@@ -28,9 +30,9 @@ func TestTouched(t *testing.T) {
 		members []directory // topmost first
 		changed bool
 	}{
-		{"changed, and touched", []directory{{layer("HELLO", at), true}, {layer("HELLO", at.Add(time.Second)), true}}, true},
-		{"copied up twice", []directory{{layer("hello", at), true}, {layer("hello", at), true}}, false},
-		{"touched and touched back", []directory{{layer("hello", at), true}, {layer("hello", at.Add(time.Second)), true}}, true}, // as in two layers
+		{"changed, and touched", []directory{{path: layer("HELLO", at), made: true}, {path: layer("HELLO", at.Add(time.Second)), made: true}}, true},
+		{"copied up twice", []directory{{path: layer("hello", at), made: true}, {path: layer("hello", at), made: true}}, false},
+		{"touched and touched back", []directory{{path: layer("hello", at), made: true}, {path: layer("hello", at.Add(time.Second)), made: true}}, true}, // as in two layers
 	} {
 		u := union{members: c.members, lower: []directory{below}}
 		list, err := u.changes(t.Context())
@@ -61,11 +63,11 @@ func TestLinksThroughLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	u := union{members: []directory{{dir, true}}, residue: func(path string) string {
+	u := union{members: []directory{{path: dir, made: true}}, residue: func(path string) strip.Residue {
 		if len(path) > len("/cache") && path[:len("/cache/")] == "/cache/" {
-			return "uv"
+			return strip.Residue{Rule: "uv"}
 		}
-		return ""
+		return strip.Residue{}
 	}}
 	list, err := u.changes(t.Context())
 	if err != nil {

@@ -3,16 +3,12 @@ package export
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"sort"
 	"syscall"
-
-	"github.com/containerd/continuity/sysx"
-	"golang.org/x/sys/unix"
 
 	"github.com/optbuild/optbuild/builder/export/strip"
 )
@@ -22,13 +18,19 @@ type directory struct {
 	path string
 	// made says that a RUN made it. What is in other layers, the base image's and those of COPY, is never residue.
 	made bool
+	// projected says that only what it has at paths of the members is in the key of an outcome; so an outcome must not depend on more.
+	projected bool
+	// read says that the step that made it has read files of the build context.
+	read bool
 }
 
 // union is a run of layers that become one.
 type union struct {
 	members []directory // topmost first
 	lower   []directory // what they lie on, topmost first
-	residue func(path string) (rule string)
+	trees   *trees      // in place of both, where there are no directories of layers
+	residue func(path string) strip.Residue
+	near    func(path string) bool // false if neither the path nor anything below it can be residue
 }
 
 // change is one entry of the layer to write.
@@ -37,7 +39,9 @@ type change struct {
 	info os.FileInfo // nil if the path is deleted
 	link string      // where a symbolic link leads to, absolute
 	rule string      // by which it is left out; "" if it is not
+	root string      // where it is residue by its form, the directory below which it is; see strip.Residue
 	dir  bool        // a directory that is residue: it is there if something in it is
+	way  bool        // a directory that RUNs of this unit made, and that is none
 }
 
 // inode is the number of a file that has several names, else 0.
@@ -56,6 +60,9 @@ var errUnsupported = errors.New("layers can't be merged")
 
 // changes lists what tells the files with the members from those without, sorted by path. What is residue has its rule.
 func (u *union) changes(ctx context.Context) ([]change, error) {
+	if u.trees != nil {
+		return u.trees.changes(ctx, u.residue)
+	}
 	w := walker{ctx: ctx, union: u}
 	top := place{path: "/"}
 	for i := range u.members {
@@ -68,6 +75,7 @@ func (u *union) changes(ctx context.Context) ([]change, error) {
 	if err := w.walk(top); err != nil {
 		return nil, err
 	}
+	leaveWays(w.list)
 	keepLinked(w.list)
 	return w.list, nil
 }
@@ -143,25 +151,40 @@ func (w *walker) entry(at place, members listing, name string) error {
 		return nil
 	}
 	kept := w.keepers(at, path)
-	rule := ""
+	var what strip.Residue
 	if w.union.residue != nil && len(kept) == 0 {
-		rule = w.union.residue(path)
+		what = w.union.residue(path)
 	}
-	if upper.info.Mode()&os.ModeSymlink != 0 && rule != "" && w.union.residue(at.path) == "" {
-		rule = "" // somebody keeps residue elsewhere, and shows the way
+	if upper.info.Mode()&os.ModeSymlink != 0 && what.Rule != "" && w.union.residue(at.path).Rule == "" {
+		what = strip.Residue{} // somebody keeps residue elsewhere, and shows the way
 	}
 	if !upper.info.IsDir() {
-		return w.file(at, path, rule, upper, below)
+		return w.file(at, path, what, upper, below)
 	}
-	c := change{path: path, info: upper.info, rule: rule, dir: rule != ""}
+	c := change{path: path, info: upper.info, rule: what.Rule, root: what.Root, dir: what.Rule != ""}
+	c.way = what.Rule == "" && len(kept) == 0 && below.info == nil
 	if c.dir && below.info != nil { // it stays, as what it was below
-		c.rule, c.dir = "", false
+		c.rule, c.root, c.dir = "", "", false
 	}
 	w.list = append(w.list, c)
-	return w.walk(place{path: path, members: upper.in, lower: below.in, opaque: hidden, kept: directories(kept, path)})
+	before := len(w.list)
+	if err := w.walk(place{path: path, members: upper.in, lower: below.in, opaque: hidden, kept: directories(kept, path)}); err != nil {
+		return err
+	}
+	if len(w.list) == before && !hidden { // nothing in it is in the layer
+		same, err := sameDirectory(upper, below)
+		if err != nil {
+			return err
+		}
+		if same {
+			w.list = w.list[:before-1]
+		}
+	}
+	return nil
 }
 
-func (w *walker) file(at place, path, rule string, upper, below resolved) error {
+func (w *walker) file(at place, path string, what strip.Residue, upper, below resolved) error {
+	rule := what.Rule
 	if rule != "" && below.info != nil {
 		if strip.Linked(rule) { // the older one may have been kept, for a link that leads to it
 			rule = ""
@@ -176,16 +199,13 @@ func (w *walker) file(at place, path, rule string, upper, below resolved) error 
 			return err
 		}
 	}
-	c := change{path: path, info: upper.info, rule: rule}
+	c := change{path: path, info: upper.info, rule: rule, root: what.Root}
 	if upper.info.Mode()&os.ModeSymlink != 0 {
-		to, err := os.Readlink(upper.file)
+		to, err := linkOf(upper.file, path)
 		if err != nil {
 			return err
 		}
-		if !filepath.IsAbs(to) {
-			to = filepath.Join(at.path, to)
-		}
-		c.link = filepath.Clean(to)
+		c.link = to
 	}
 	w.list = append(w.list, c)
 	return nil
@@ -315,29 +335,4 @@ func resolve(layers []directory, in []int, path string, names listing) (r resolv
 		}
 	}
 	return r, nil
-}
-
-func isWhiteout(fi os.FileInfo) bool {
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	return ok && fi.Mode()&os.ModeCharDevice != 0 && st.Rdev == 0
-}
-
-// isOpaque looks at overlayfs's attributes of a directory; one that was renamed without being copied is an error.
-func isOpaque(dir string) (bool, error) {
-	for _, ns := range []string{"trusted", "user"} {
-		for _, name := range []string{"redirect", "opaque"} {
-			v, err := sysx.LGetxattr(dir, ns+".overlay."+name)
-			switch {
-			case errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM):
-				continue
-			case err != nil:
-				return false, fmt.Errorf("look at attributes of %s: %w", dir, err)
-			case name == "redirect" && len(v) > 0:
-				return false, fmt.Errorf("%w: %s was renamed without being copied", errUnsupported, dir)
-			case name == "opaque" && string(v) == "y":
-				return true, nil
-			}
-		}
-	}
-	return false, nil
 }

@@ -42,6 +42,28 @@ func TestUnionHasWhatIsThereInTheEnd(t *testing.T) {
 	}
 }
 
+// A directory that was copied up for a file that is gone again is not in the layer; one whose mode or owner changed is.
+func TestUnionLeavesDirectoriesOut(t *testing.T) {
+	s := newStack(t)
+	s.layer(func(root string) {
+		for _, dir := range []string{"etc", "mode", "owner", "deep/in"} {
+			must(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+		}
+	})
+	s.layer(func(root string) {
+		for _, dir := range []string{"etc", "mode", "owner", "deep/in"} {
+			write(t, root, dir+"/moment", "x")
+			must(t, os.Remove(filepath.Join(root, dir, "moment")))
+		}
+		must(t, os.Chmod(filepath.Join(root, "mode"), 0o700))
+		must(t, os.Chown(filepath.Join(root, "owner"), 7, 7))
+		must(t, os.Mkdir(filepath.Join(root, "new"), 0o755))
+	})
+	if got, want := entries(t, s.tar(s.union(2, nil, every))), []string{"mode/", "new/", "owner/"}; !slices.Equal(got, want) {
+		t.Errorf("layer has %q, want %q", got, want)
+	}
+}
+
 // What is residue is left out, unless a layer has it that no RUN made, or something that stays is linked to it; the directory goes with all that is in it.
 func TestUnionLeavesResidueOut(t *testing.T) {
 	s := newStack(t)

@@ -175,14 +175,22 @@ func join(ctx context.Context, d Dir, build string) (*Conn, error) {
 	return c, nil
 }
 
+// What an engine says on hold connections before it closes them: that it was asked to end, or that its process stays for a while after all of the engine has ended.
+const (
+	endsEarly = '\n'
+	lingers   = '.'
+)
+
 // listen waits until the engine closes the hold connection; when that is because it ends, until its process is gone, too:
 // files are closed before mounts are dropped, and the user may want to unmount or delete things.
 func (c *Conn) listen(r *bufio.Reader) {
-	_, _ = r.ReadByte() // an engine that is asked to end by a signal says so before it ends our build
+	said, _ := r.ReadByte() // an engine that is asked to end by a signal says so before it ends our build
 	close(c.lost)
 	_, _ = io.Copy(io.Discard, r)
 	if c.pidfd >= 0 {
-		if _, err := os.Lstat(c.dir.file(socketName)); err != nil {
+		if said == lingers {
+			// It has nothing of ours any more.
+		} else if _, err := os.Lstat(c.dir.file(socketName)); err != nil {
 			pollPidfd(c.pidfd, time.Second)
 		}
 		unix.Close(c.pidfd)

@@ -134,8 +134,20 @@ func (h *house) stop() {
 	}
 	for c := range h.holds {
 		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = c.Write([]byte{'\n'})
+		_, _ = c.Write([]byte{endsEarly})
 	}
+}
+
+// release lets those go who wait for the end of the process, although it stays.
+func (h *house) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.left {
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = c.Write([]byte{lingers})
+		c.Close()
+	}
+	h.left = nil
 }
 
 // listener is a net.Listener fed with connections that were accepted elsewhere.

@@ -45,6 +45,9 @@ func (e *Engine) Listener(service string) net.Listener {
 // end by itself in bounded time; the process ends without it after [IdleLimit].
 type Served struct {
 	Idle func(ctx context.Context)
+	// After is called when all of that has ended. If it returns a function, the process lets go of the directory and of everybody who waits for it, and ends when that function returns, or
+	// when IdleLimit has passed. May be nil.
+	After func() (wait func())
 }
 
 // IdleLimit bounds the time between an engine's last hold and its end.
@@ -177,6 +180,14 @@ func runEngine(serve Serve) error {
 		h.stop()
 	}
 	d.end(p, ln, served)
+	if served.After == nil {
+		return nil
+	}
+	if wait := served.After(); wait != nil {
+		unix.Close(lockFD) // who comes now may start an engine
+		h.release()
+		wait()
+	}
 	return nil
 }
 

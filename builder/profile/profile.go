@@ -88,6 +88,17 @@ func (p *Profile) Prioritized() []string {
 	return names
 }
 
+// Used returns what the program has read or looked up, but for directories: what is in those it has named itself, as far as it needed it.
+func (p *Profile) Used() []string {
+	var paths []string
+	for _, f := range p.Files {
+		if f.Type != Directory {
+			paths = append(paths, f.Path)
+		}
+	}
+	return paths
+}
+
 // Read counts the regular files whose content was read, and their bytes.
 func (p *Profile) Read() (files int, bytes int64) {
 	for _, f := range p.Files {

@@ -32,10 +32,19 @@ func (r *Request) layers(s *Solve) error {
 		s.Warnings = append(s.Warnings, "layers are left as they are: the image is a cache (type=inline), which needs a layer for each step")
 		return nil
 	}
+	kept := ""
+	if len(r.Kept) > 0 && len(rules) > 0 {
+		if kept, err = export.FormatKept(r.Kept); err != nil {
+			return err
+		}
+	}
 	for _, e := range s.Exports {
 		if e.Type == client.ExporterImage || e.Type == client.ExporterOCI || e.Type == client.ExporterDocker {
 			e.Attrs[export.AttrSquash] = string(squash)
 			e.Attrs[export.AttrStrip] = rules.String()
+			if kept != "" {
+				e.Attrs[export.AttrKept] = kept
+			}
 		}
 	}
 	return nil

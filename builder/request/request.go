@@ -38,6 +38,7 @@ type Request struct {
 	Push, Load    bool
 	CacheFrom     []string
 	CacheTo       []string
+	Cache         string // REPO[,KEY=VALUE...]: read and written; "off"; "" leaves it to Environ and to the project's file
 	NoCache       bool
 	NoCacheFilter []string
 	Pull          bool
@@ -63,7 +64,9 @@ type Request struct {
 	ForceCompression              bool
 	// Prioritized are files that come first in layers that can be pulled lazily, relative to the root.
 	Prioritized []string
-	Frontend    map[string]string // attributes for the frontend alone
+	// Kept are what strip does not leave out, since the image's program is known to use it; absolute paths.
+	Kept     []string
+	Frontend map[string]string // attributes for the frontend alone
 	// Epoch is --epoch: "" or auto, off, git, or seconds since 1970.
 	Epoch string
 	// Exact says that nothing may differ from what docker makes, so that neither times nor modes follow git.
@@ -108,19 +111,22 @@ type Solve struct {
 	epoch       string            // what is left of --epoch for Examine
 	datesItself bool              // the Dockerfile has a say in the epoch
 	modes       map[string]*modes // of local directories, by their paths; nil keeps all modes
+	shared      *sharedCache      // what is left of --cache for Examine; nil if there is none
 	ledger      *ledger.Ledger
 	stage       staging
 	unreadable  chan error
 	released    chan struct{} // closed by Discard
 }
 
-// Examine looks at the local directories: it asks git about them, and chooses the engine's copies of them to use. Call it before the
+// Examine looks at the local directories: it asks git about them, chooses the engine's copies of them to use, and finds what of a shared cache is meant. Call it before the
 // solve; it may run while an engine is started.
 func (s *Solve) Examine(ctx context.Context) error {
 	asked := make(chan error, 1)
 	go func() { asked <- s.askGit(ctx) }()
 	s.examineCopies()
-	return <-asked
+	err := <-asked
+	s.shareCache(ctx) // after: both add to Notes
+	return err
 }
 
 // askGit asks about the context if modes or times depend on the answer, and about named contexts if modes do.
@@ -225,6 +231,9 @@ func New(ctx context.Context, r Request, frontend string) (_ *Solve, err error) 
 		s.modes = map[string]*modes{}
 	}
 	if err := r.inputs(ctx, s); err != nil { // files after flags
+		return nil, err
+	}
+	if err := r.sharedCache(s); err != nil { // the context may name it
 		return nil, err
 	}
 	if text := s.dockerfileText(); text != nil {

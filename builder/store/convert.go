@@ -19,6 +19,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/compress"
 )
 
 // ConvertOptions say what a conversion makes of an image.
@@ -151,7 +153,19 @@ func (s *Store) convertManifest(ctx context.Context, c *Converted, m manifest, c
 		if f == nil || err != nil {
 			return nil, err
 		}
-		out, err := f(ctx, blobs, d)
+		from, err := compress.DropLandmark(ctx, blobs, d)
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
+		}
+		if from.Digest != d.Digest { // a tar, which may be what is wanted
+			if f, err = bkconverter.New(ctx, blobs, from, comp); err != nil {
+				return nil, err
+			}
+			if f == nil {
+				return &from, nil
+			}
+		}
+		out, err := f(ctx, blobs, from)
 		if err != nil {
 			return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
 		}

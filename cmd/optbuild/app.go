@@ -38,6 +38,7 @@ func commands() []*cli.Command {
 		serveCommand(),
 		dfCommand(),
 		pruneCommand(),
+		cacheCommand(),
 		versionCommand(),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/containerd/console"
@@ -22,6 +23,7 @@ import (
 	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/request"
+	"github.com/optbuild/optbuild/cache/remote"
 	"github.com/optbuild/optbuild/frontend"
 	"github.com/optbuild/optbuild/frontend/explain"
 )
@@ -44,7 +46,23 @@ func runBuild(c *cli.Context) error {
 	if _, err := optimizeOptions(c); err != nil {
 		return err
 	}
-	b, err := newBuild(c)
+	err := buildOnce(c, true)
+	if err == nil || c.Context.Err() != nil || !strings.Contains(err.Error(), remote.CantRead) || readsStdin(c) {
+		return err
+	}
+	// What the cache promised it did not have. Its layers had not been fetched until a step needed them, and then it was too late to run those that made them.
+	warn("building again without the shared cache: " + err.Error())
+	return buildOnce(c, false)
+}
+
+// readsStdin is true if a second build would find nothing there.
+func readsStdin(c *cli.Context) bool {
+	return c.Args().First() == "-" || c.String("file") == "-"
+}
+
+// buildOnce builds, with or without what --cache names.
+func buildOnce(c *cli.Context, shared bool) error {
+	b, err := newBuild(c, shared)
 	if err != nil {
 		return err
 	}
@@ -118,7 +136,7 @@ type build struct {
 	unreported error            // why it could not be read
 }
 
-func newBuild(c *cli.Context) (*build, error) {
+func newBuild(c *cli.Context, shared bool) (*build, error) {
 	b := &build{quiet: c.Bool("quiet") || c.String("progress") == "quiet", debug: c.Bool("debug"), iidFile: c.String("iidfile"), metaTo: c.String("metadata-file")}
 	var err error
 	if b.checks, err = checksOf(c); err != nil {
@@ -157,7 +175,10 @@ func newBuild(c *cli.Context) (*build, error) {
 		}
 	}
 	r := requestFrom(c)
-	if r.Prioritized, err = prioritized(c); err != nil {
+	if !shared {
+		r.Cache = request.CacheOff
+	}
+	if err := useProfiles(c, &r); err != nil {
 		return nil, err
 	}
 	r.Proxies = proxies
@@ -257,7 +278,7 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	if err != nil {
 		return nil, nil, err
 	}
-	return resp, b.compilation(ctx, conn, rec.times), nil
+	return resp, b.compilation(ctx, conn, rec.times, resp), nil
 }
 
 // refuseUnreadable cancels the solve when one of its inputs can't be read. When ended returns, what was found until then is

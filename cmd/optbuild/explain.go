@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/optbuild/optbuild/frontend/explain"
+	"github.com/optbuild/optbuild/frontend/opt"
 )
 
 func explainCommand() *cli.Command {
@@ -60,6 +61,10 @@ func runExplain(c *cli.Context) error {
 	a := explain.New(off.plan, off.facts, o, off.result)
 	a.Aside = off.aside
 	a.SetMeasured(last.find(a, off.source.Path))
+	if o.Level != opt.Off && off.aside == "" { // as a build has --squash and --strip then
+		a.Remarks = append(a.Remarks, explain.Layers(off.result.Plan, off.facts)...)
+	}
+	a.Layers = last.layers(off.source.Path, c.String("target"))
 	write := func(w io.Writer) error {
 		switch form {
 		case "steps":

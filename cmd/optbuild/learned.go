@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/optbuild/optbuild/builder/export"
 	"github.com/optbuild/optbuild/frontend/explain"
 	"github.com/optbuild/optbuild/frontend/plan"
 )
@@ -26,6 +27,14 @@ type learned struct {
 	Version int // 1
 	Steps   []learnedStep
 	Images  []learnedImage
+	Layers  []learnedLayers `json:",omitempty"`
+}
+
+// learnedLayers is what the export of a stage did to its image's layers.
+type learnedLayers struct {
+	File, Target string // File is absolute
+	Summary      string
+	When         time.Time // that it was first so
 }
 
 // learnedStep is what one step took.
@@ -47,6 +56,7 @@ const (
 	learnedName   = "learned.json"
 	learnedSteps  = 1000     // of 100 bytes or so each; every build reads them
 	learnedImages = 200      // of 500 bytes or so each
+	learnedLast   = 200      // layers of images, of 200 bytes or so each
 	learnedBytes  = 16 << 20 // a file that is larger is not ours
 )
 
@@ -69,6 +79,8 @@ func (m learned) write(state string) error {
 	m.Steps = m.Steps[max(0, len(m.Steps)-learnedSteps):]
 	slices.SortStableFunc(m.Images, func(a, b learnedImage) int { return a.When.Compare(b.When) })
 	m.Images = m.Images[max(0, len(m.Images)-learnedImages):]
+	slices.SortStableFunc(m.Layers, func(a, b learnedLayers) int { return a.When.Compare(b.When) })
+	m.Layers = m.Layers[max(0, len(m.Layers)-learnedLast):]
 	return replaceFile(filepath.Join(state, learnedName), func(w io.Writer) error { return json.NewEncoder(w).Encode(m) })
 }
 
@@ -108,6 +120,35 @@ func (m *learned) addImages(a *explain.Account, when time.Time) (changed bool) {
 		changed = true
 	}
 	return changed
+}
+
+// addLayers notes what the export did to layers, if it was one of an image.
+func (m *learned) addLayers(file, target string, resp map[string]string, when time.Time) (changed bool) {
+	report, err := export.ReadReport(resp)
+	abs, aerr := filepath.Abs(file)
+	if err != nil || report == nil || file == "" || aerr != nil {
+		return false
+	}
+	summary := strings.TrimPrefix(report.Summary(), "layers: ")
+	if m.layers(file, target) == summary {
+		return false
+	}
+	m.Layers = slices.DeleteFunc(m.Layers, func(l learnedLayers) bool { return l.File == abs && l.Target == target })
+	if summary != "" {
+		m.Layers = append(m.Layers, learnedLayers{abs, target, summary, when})
+	}
+	return true
+}
+
+// layers is what the last export of a stage did to layers, "" if there was none, or if it did nothing.
+func (m *learned) layers(file, target string) string {
+	abs, err := filepath.Abs(file)
+	for _, l := range m.Layers {
+		if err == nil && file != "" && l.File == abs && l.Target == target {
+			return l.Summary
+		}
+	}
+	return ""
 }
 
 // images are the base images that builds saw, as facts.

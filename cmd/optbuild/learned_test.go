@@ -1,9 +1,12 @@
 package main
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +14,8 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/optbuild/optbuild/builder/export"
+	"github.com/optbuild/optbuild/builder/export/strip"
 	"github.com/optbuild/optbuild/frontend"
 	"github.com/optbuild/optbuild/frontend/explain"
 	"github.com/optbuild/optbuild/frontend/opt"
@@ -204,5 +209,53 @@ func TestBrokenReport(t *testing.T) {
 	}
 	if want := "optbuild: warning: pass merge-run broke the plan (stage x is new); the Dockerfile was built as it is written; please report it with " + state + "/logs/explain.html\n"; out.String() != want {
 		t.Errorf("got  %swant %s", out.String(), want)
+	}
+}
+
+// What the last export did to layers is known by file and target; one that did nothing is forgotten, and one that was no image changes nothing.
+func TestLearnedLayers(t *testing.T) {
+	response := func(layers ...export.Layer) map[string]string {
+		text, err := json.Marshal(export.Report{Images: []export.Image{{Layers: layers}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return map[string]string{export.ReportKey: base64.StdEncoding.EncodeToString(text)}
+	}
+	var m learned
+	merged, want := export.Layer{Steps: []string{"RUN a", "RUN b"}}, "2 became 1"
+	if !m.addLayers("d/Dockerfile", "", response(merged), time.Now()) || m.addLayers("d/Dockerfile", "", response(merged), time.Now()) {
+		t.Error("the first says nothing new, or the second does")
+	}
+	state := t.TempDir()
+	if err := m.write(state); err != nil {
+		t.Fatal(err)
+	}
+	m = readLearned(state)
+	if got := m.layers("./d/Dockerfile", ""); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := m.layers("d/Dockerfile", "other") + m.layers("Dockerfile", "") + m.layers("", ""); got != "" {
+		t.Errorf("another file or target has %q", got)
+	}
+	if m.addLayers("d/Dockerfile", "", nil, time.Now()) || m.layers("d/Dockerfile", "") != want {
+		t.Error("a build without an image changes it")
+	}
+	if !m.addLayers("d/Dockerfile", "", response(), time.Now()) || m.layers("d/Dockerfile", "") != "" {
+		t.Error("an image with its own layers is not noted")
+	}
+}
+
+// The frontend names rules that there are, and that are on by default.
+func TestLeavings(t *testing.T) {
+	on, err := strip.Parse("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for program, rules := range explain.Leavings {
+		for _, r := range rules {
+			if !slices.Contains(on, r) {
+				t.Errorf("%s: %s is not left out", program, r)
+			}
+		}
 	}
 }

@@ -53,7 +53,7 @@ func ownFlags() []cli.Flag {
 
 // stageFlags are those of `build` that say how a stage is built.
 var stageFlags = []string{
-	"add-host", "allow", "build-arg", "build-context", "cache-from", "file", "no-cache", "no-cache-filter", "progress", "pull", "resource",
+	"add-host", "allow", "build-arg", "build-context", "cache", "cache-from", "file", "no-cache", "no-cache-filter", "progress", "pull", "resource",
 	"secret", "shm-size", "ssh", "tag", "target", "ulimit",
 }
 
@@ -128,13 +128,13 @@ func newProfiling(c *cli.Context) (*profiling, error) {
 	if _, err := optimizeOptions(c); err != nil {
 		return nil, err
 	}
-	p.stage, err = newBuild(c)
+	p.stage, err = newBuild(c, true)
 	return p, err
 }
 
 // isStage tells whether the argument is the context of a build: by its form, or because a flag of builds is there.
 func isStage(c *cli.Context) bool {
-	for _, name := range []string{"target", "file", "tag", "build-arg", "build-context", "secret", "ssh", "cache-from"} {
+	for _, name := range []string{"target", "file", "tag", "build-arg", "build-context", "secret", "ssh", "cache", "cache-from"} {
 		if c.IsSet(name) {
 			return true
 		}

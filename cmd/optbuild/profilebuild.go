@@ -14,6 +14,7 @@ import (
 	"github.com/optbuild/optbuild/builder/compress"
 	"github.com/optbuild/optbuild/builder/profile"
 	"github.com/optbuild/optbuild/builder/registry"
+	"github.com/optbuild/optbuild/builder/request"
 	"github.com/optbuild/optbuild/builder/store"
 )
 
@@ -25,22 +26,35 @@ const (
 )
 
 func profileFlag() cli.Flag {
-	return &cli.StringFlag{Name: "profile", Value: profileAuto, Usage: "which files of eStargz layers come first: auto (those of the profile that `optbuild profile` made of the image), off, or a profile's `FILE`"}
+	return &cli.StringFlag{Name: "profile", Value: profileAuto, Usage: "what the image's program uses, which is never left out and comes first in eStargz layers: auto (the profile that `optbuild profile` made of the image), off, or a profile's `FILE`"}
 }
 
-// prioritized returns the files that come first in the image's layers, by the profile that --profile asks for. What it finds by itself is only looked for if layers
-// will be eStargz, and it is no error if that can't be read: an image without a profile is as good, if slower to start.
-func prioritized(c *cli.Context) ([]string, error) {
-	value := c.String("profile")
+// useProfiles tells the request which files come first in the image's layers, and which of them are left out in no case, by the profile that --profile asks for. What it finds by itself is
+// looked for at registries only if layers will be eStargz; and it is no error if that can't be read: an image without a profile is as good, if slower to start.
+func useProfiles(c *cli.Context, r *request.Request) error {
+	profiles, err := profilesOf(c)
+	if err != nil {
+		return err
+	}
+	for _, p := range profiles {
+		r.Kept = append(r.Kept, p.Used()...)
+	}
+	if lazyOutput(c) {
+		r.Prioritized = profile.Merge(profiles...)
+	}
+	return nil
+}
+
+func profilesOf(c *cli.Context) ([]*profile.Profile, error) {
+	value, lazy := c.String("profile"), lazyOutput(c)
 	switch {
 	case value == profileOff:
 		return nil, nil
-	case !lazyOutput(c):
-		if value != profileAuto && value != "" {
-			warn("--profile has no effect: it is about layers that are pulled lazily (--compression=estargz)")
-		}
-		return nil, nil
 	case value != profileAuto && value != "":
+		if !lazy && stripOf(c) == "off" {
+			warn("--profile has no effect: layers are not pulled lazily (--compression=estargz), and nothing is left out of them (--strip)")
+			return nil, nil
+		}
 		f, err := os.Open(value)
 		if err != nil {
 			return nil, usagef("--profile: %w", err)
@@ -50,15 +64,15 @@ func prioritized(c *cli.Context) ([]string, error) {
 		if err != nil {
 			return nil, usagef("--profile %s: %w", value, err)
 		}
-		return p.Prioritized(), nil
+		return []*profile.Profile{p}, nil
 	}
 	var found []*profile.Profile
 	for _, p := range buildPlatforms(c) {
-		one, where, err := findProfile(c, p)
+		one, where, err := findProfile(c, p, lazy)
 		switch {
 		case err == nil:
 			found = append(found, one)
-			if !c.Bool("quiet") {
+			if lazy && !c.Bool("quiet") {
 				files, _ := one.Read()
 				warn(fmt.Sprintf("the %d files that the program reads when it starts come first in its layers, by the profile of %s %s (--profile=off leaves the order alone)", files, store.Familiar(one.Image), where))
 			}
@@ -68,7 +82,7 @@ func prioritized(c *cli.Context) ([]string, error) {
 			warn("no profile is used: " + messageFor(err))
 		}
 	}
-	return profile.Merge(found...), nil
+	return found, nil
 }
 
 // lazyOutput tells whether an output's layers can be pulled lazily.
@@ -95,8 +109,8 @@ func buildPlatforms(c *cli.Context) (list []ocispecs.Platform) {
 	return list
 }
 
-// findProfile looks for the profile of one of the build's names: here, and, if the build pushes, beside what has that name at its registry now.
-func findProfile(c *cli.Context, p ocispecs.Platform) (_ *profile.Profile, where string, err error) {
+// findProfile looks for the profile of one of the build's names: here, and, if the build pushes and registries may be asked, beside what has that name at its registry now.
+func findProfile(c *cli.Context, p ocispecs.Platform, ask bool) (_ *profile.Profile, where string, err error) {
 	root, err := stateDir(c)
 	if err != nil {
 		return nil, "", err
@@ -113,7 +127,7 @@ func findProfile(c *cli.Context, p ocispecs.Platform) (_ *profile.Profile, where
 			return found, "that is kept here", err
 		}
 	}
-	if !pushes(c) {
+	if !ask || !pushes(c) {
 		return nil, "", profile.ErrNone
 	}
 	registries, err := registryConfig(c)

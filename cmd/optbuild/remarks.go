@@ -69,7 +69,7 @@ type told struct {
 
 // compilation is the account of the compiler's report, completed with what was measured: in this build, or before it.
 // nil if the compiler did not run.
-func (b *build) compilation(ctx context.Context, conn *builder.Conn, times *stepTimes) *explain.Account {
+func (b *build) compilation(ctx context.Context, conn *builder.Conn, times *stepTimes, resp *client.SolveResponse) *explain.Account {
 	if b.unreported != nil { // the build went well all the same
 		warn(b.unreported.Error())
 	}
@@ -91,7 +91,8 @@ func (b *build) compilation(ctx context.Context, conn *builder.Conn, times *step
 	now := times.measures(report, records)
 	before := readLearned(b.state)
 	when := time.Now().UTC().Truncate(time.Second)
-	if steps, images := before.add(a, b.solve.Dockerfile, now, when), before.addImages(a, when); steps || images {
+	steps, images := before.add(a, b.solve.Dockerfile, now, when), before.addImages(a, when)
+	if layers := before.addLayers(b.solve.Dockerfile, b.solve.FrontendAttrs["target"], resp.ExporterResponse, when); steps || images || layers {
 		if err := before.write(b.state); err != nil {
 			warn("note what steps took: " + err.Error())
 		}

@@ -40,7 +40,7 @@ func (t *stepTimes) observe(s *client.SolveStatus) {
 		}
 		at := t.vertex(v.Digest)
 		at.spans[*v.Started] = v.Completed.Sub(*v.Started)
-		at.name, at.cached = v.Name, v.Cached
+		at.name, at.cached = v.Name, at.cached || v.Cached // what is cached may be fetched later
 	}
 	for _, st := range s.Statuses {
 		at := t.vertex(st.Vertex)

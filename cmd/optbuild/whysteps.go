@@ -83,7 +83,8 @@ func (o *stepOutcomes) observe(s *client.SolveStatus) {
 		if v.Started == nil {
 			continue
 		}
-		at.started, at.ended, at.cached, at.failed = true, v.Completed != nil, v.Cached, v.Error
+		// A cached step whose layer is fetched later begins once more, for that.
+		at.started, at.ended, at.cached, at.failed = true, v.Completed != nil, at.cached || v.Cached, v.Error
 		if v.Completed != nil && v.Error != "" {
 			at.took = v.Completed.Sub(*v.Started)
 		}

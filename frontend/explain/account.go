@@ -36,6 +36,7 @@ type Account struct {
 	Broken     string                `json:",omitempty"` // the pass that broke the plan, "" if none did or it is not known
 	Error      string                `json:",omitempty"` // what was wrong with the rewritten file; the build went on with the user's
 	Measured   map[int]Measure       `json:",omitempty"` // by step ID, of the last version
+	Layers     string                `json:",omitempty"` // what was done to the image's layers when it was last exported with them merged or stripped, "" if that is not known
 }
 
 // Pass is a row of opt's table.

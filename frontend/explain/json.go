@@ -49,6 +49,7 @@ type header struct {
 	Unknown    []string  `json:"unknown,omitempty"`
 	Aside      string    `json:"aside,omitempty"`
 	Broken     string    `json:"broken,omitempty"`
+	Layers     string    `json:"layers,omitempty"` // see Account
 }
 
 type pass struct {
@@ -60,7 +61,7 @@ type pass struct {
 // JSON writes a line about the whole, and then a line for each remark: what was done, what was not, by the seconds that it might save, and
 // what is worth knowing.
 func JSON(w io.Writer, a *Account) error {
-	h := header{Version: 1, File: a.File, Level: a.Level, Disabled: a.Disabled, Passes: []pass{}, Assumed: a.Assumed, Remembered: a.Remembered, Unknown: a.Unknown, Aside: a.Aside, Broken: a.Broken}
+	h := header{Version: 1, File: a.File, Level: a.Level, Disabled: a.Disabled, Passes: []pass{}, Assumed: a.Assumed, Remembered: a.Remembered, Unknown: a.Unknown, Aside: a.Aside, Broken: a.Broken, Layers: a.Layers}
 	changed := map[string]bool{}
 	for _, v := range a.Versions[1:] {
 		changed[v.Pass] = true

@@ -150,6 +150,9 @@ func (g *gutter) summary() {
 	if g.a.Error != "" {
 		fmt.Fprintf(&g.b, "%s, which is a bug in optbuild; the file is built as it is written: %s\n", Visible(g.a.Culprit()), Visible(g.a.Error))
 	}
+	if g.a.Layers != "" {
+		fmt.Fprintf(&g.b, "layers, the last time: %s\n", Visible(g.a.Layers))
+	}
 	if line := g.a.FactsLine(); line != "" {
 		fmt.Fprintln(&g.b, Visible(line))
 	}

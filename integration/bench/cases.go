@@ -18,6 +18,7 @@ type side struct {
 	// command is what is timed. Its processes are watched for their memory, together with also.
 	command func() *exec.Cmd
 	also    func() []int
+	check   func() error // is an error if the run was not the one to time; may be nil
 }
 
 // one is a case: optbuild's side, and stock's if there is one to compare with.
@@ -34,6 +35,7 @@ type one struct {
 	memory      bool    // measure peak memory, too
 	memoryBound float64
 	long        bool // runs a third as often
+	asked       bool // runs only if -run has its name
 	// rows, if it is set, measures by itself, after prepare.
 	rows func(ctx context.Context, runs int) ([]Result, error)
 }
@@ -76,7 +78,7 @@ func cases(ctx context.Context, b *bench) ([]*one, error) {
 			}
 		}))
 	}
-	return slices.Concat(list, b.replayCases(), b.exportCases()), nil
+	return slices.Concat(list, b.replayCases(), b.exportCases(), []*one{b.unchangedCase(), b.largeCase()}, b.coldCases(), b.pairCases()), nil
 }
 
 // build is a case that builds the app with both and pushes it.
@@ -165,6 +167,11 @@ func (b *bench) measure(ctx context.Context, c *one) ([]Result, error) {
 			t, peak, err := c.timed(ctx, s, b.daemon.Process.Pid)
 			if err != nil {
 				return nil, err
+			}
+			if s.check != nil {
+				if err := s.check(); err != nil {
+					return nil, err
+				}
 			}
 			if i >= 0 {
 				times[k] = append(times[k], float64(t)/float64(time.Millisecond))

@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -136,28 +131,6 @@ func (e *exportCase) stock(context.Context) (f exportFigures, err error) {
 	f.used += after - before
 	f.bytes, err = ownBytes(tag)
 	return f, err
-}
-
-// processorTime is what a process has used until now.
-func processorTime(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) < 13 {
-		return 0, errors.New("/proc/PID/stat has too few fields")
-	}
-	var ticks int64
-	for _, f := range fields[11:13] { // utime, stime
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	const hertz = 100 // USER_HZ, the same on all machines
-	return time.Duration(ticks) * time.Second / hertz, nil
 }
 
 // ownBytes is the size of an image's layers but for the first, the base image's.

@@ -13,11 +13,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -58,13 +60,20 @@ type Result struct {
 	// stock BuildKit; "unwatched" optbuild without watching steps.
 	Against string  `json:"against,omitempty"`
 	Ratio   float64 `json:"ratio"` // Optbuild / Stock
-	// Bound is the largest ratio (without Stock: value) that the project allows; 0 means none.
+	// Bound is the largest ratio (without Stock: value) that the project allows; 0 means that there is none.
 	Bound float64 `json:"bound,omitempty"`
 	Runs  int     `json:"runs"`
 	// Spread is the distance of the quartiles of the ratios of neighbouring runs: how far to trust Ratio.
 	Spread float64 `json:"spread"`
-	Worst  float64 `json:"worst,omitempty"` // the largest of those ratios
+	Best   float64 `json:"best,omitempty"` // the smallest of those ratios
+	Worst  float64 `json:"worst,omitempty"`
+	// Low and High are between which the ratio lies, with a confidence of 95 %, if these runs are like others. 0 with fewer than 3 runs.
+	Low  float64 `json:"low,omitempty"`
+	High float64 `json:"high,omitempty"`
 }
+
+// nothing is the bound of what has to be 0.
+const nothing = -1
 
 func run(ctx context.Context, o options, only, file string) error {
 	want, err := regexp.Compile(only)
@@ -88,7 +97,7 @@ func run(ctx context.Context, o options, only, file string) error {
 	}
 	var results []Result
 	for _, c := range list {
-		if !want.MatchString(c.name) {
+		if !want.MatchString(c.name) || c.asked && !strings.Contains(only, c.name) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s …\n", c.name)
@@ -126,8 +135,16 @@ func (r Result) String() string {
 	if r.Stock == 0 {
 		return fmt.Sprintf("%s: %s %s %s", r.Case, figure(r.Optbuild), r.Unit, r.bound())
 	}
-	return fmt.Sprintf("%s: %s %s, %s %s: ratio %.2f %s",
-		r.Case, figure(r.Optbuild), r.Unit, cmp.Or(r.Against, "stock"), figure(r.Stock), r.Ratio, r.bound())
+	return fmt.Sprintf("%s: %s %s, %s %s: ratio %.2f %s %s",
+		r.Case, figure(r.Optbuild), r.Unit, cmp.Or(r.Against, "stock"), figure(r.Stock), r.Ratio, r.interval(), r.bound())
+}
+
+// interval says how far the ratio can be trusted.
+func (r Result) interval() string {
+	if r.High == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f–%.2f", r.Low, r.High)
 }
 
 // bound says what the row is held to, and whether that was missed.
@@ -135,8 +152,9 @@ func (r Result) bound() string {
 	if r.Bound == 0 {
 		return ""
 	}
-	bound := fmt.Sprintf("≤ %.3g", r.Bound)
-	if r.Stock > 0 && r.Ratio > r.Bound || r.Stock == 0 && r.Optbuild > r.Bound {
+	limit := max(r.Bound, 0) // see nothing
+	bound := fmt.Sprintf("≤ %.3g", limit)
+	if r.Stock > 0 && r.Ratio > limit || r.Stock == 0 && r.Optbuild > limit {
 		bound += " missed"
 	}
 	return bound
@@ -152,15 +170,15 @@ func figure(v float64) string {
 
 func printTable(results []Result) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "case\toptbuild\tother\tunit\tagainst\tratio\t±\tworst\tbound\truns\t")
+	fmt.Fprintln(w, "case\toptbuild\tother\tunit\tagainst\tratio\t±\t95 %\tbest\tworst\tbound\truns\t")
 	for _, r := range results {
-		ratio, worst, other, against := "", "", "", ""
+		ratio, best, worst, other, against := "", "", "", "", ""
 		if r.Stock > 0 {
-			ratio, worst, other = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.2f", r.Worst), figure(r.Stock)
-			against = cmp.Or(r.Against, "stock")
+			ratio, best, worst = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.2f", r.Best), fmt.Sprintf("%.2f", r.Worst)
+			other, against = figure(r.Stock), cmp.Or(r.Against, "stock")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%d\t\n",
-			r.Case, figure(r.Optbuild), other, r.Unit, against, ratio, r.Spread/2, worst, r.bound(), r.Runs)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%s\t%s\t%s\t%s\t%d\t\n",
+			r.Case, figure(r.Optbuild), other, r.Unit, against, ratio, r.Spread/2, r.interval(), best, worst, r.bound(), r.Runs)
 	}
 	w.Flush()
 }
@@ -178,8 +196,28 @@ func summarise(name, unit string, ours, stock []float64, bound float64) Result {
 	for i := range ours {
 		pairs = append(pairs, ours[i]/stock[i])
 	}
-	r.Spread, r.Worst = quantile(pairs, 0.75)-quantile(pairs, 0.25), slices.Max(pairs)
+	r.Spread, r.Best, r.Worst = quantile(pairs, 0.75)-quantile(pairs, 0.25), slices.Min(pairs), slices.Max(pairs)
+	r.Low, r.High = interval(ours, stock)
 	return r
+}
+
+// interval is the bootstrap's for the ratio of the medians: what it would have been, had other ones of these pairs been measured, some of them more than
+// once. The same pairs give the same interval.
+func interval(ours, stock []float64) (low, high float64) {
+	if len(ours) < 3 {
+		return 0, 0
+	}
+	r := rand.New(rand.NewPCG(1, 1))
+	var ratios []float64
+	some, other := make([]float64, len(ours)), make([]float64, len(ours))
+	for range 2000 {
+		for i := range some {
+			k := r.IntN(len(ours))
+			some[i], other[i] = ours[k], stock[k]
+		}
+		ratios = append(ratios, median(some)/median(other))
+	}
+	return quantile(ratios, 0.025), quantile(ratios, 0.975)
 }
 
 func median(v []float64) float64 { return quantile(v, 0.5) }

@@ -70,3 +70,36 @@ func anyChild(others []int) (int, error) {
 	}
 	return 0, nil
 }
+
+// processorTime is what a process has used until now.
+func processorTime(pid int) (time.Duration, error) {
+	t, err := times(pid)
+	return t[0] + t[1], err
+}
+
+// familyTime is that with what those of its descendants used that it has waited for.
+func familyTime(pid int) (time.Duration, error) {
+	t, err := times(pid)
+	return t[0] + t[1] + t[2] + t[3], err
+}
+
+// times are a process's in user and kernel mode, and those of the descendants that it has waited for.
+func times(pid int) (t [4]time.Duration, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return t, err
+	}
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) < 15 {
+		return t, errors.New("/proc/PID/stat has too few fields")
+	}
+	const hertz = 100                 // USER_HZ, the same on all machines
+	for i, f := range fields[11:15] { // utime, stime, cutime, cstime
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return t, err
+		}
+		t[i] = time.Duration(n) * time.Second / hertz
+	}
+	return t, nil
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -33,5 +34,26 @@ func TestOrphansTime(t *testing.T) {
 	}
 	if used, err = orphansTime(other.Process.Pid); used != 0 || err != nil {
 		t.Errorf("without orphans: %v, %v", used, err)
+	}
+}
+
+// TestFamilyTime has a child that works and is waited for.
+func TestFamilyTime(t *testing.T) {
+	before, err := familyTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done")
+	if err := c.Run(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := familyTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The kernel tells in hundredths of a second, rounded down.
+	child := c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+	if got := after - before; got < child-50*time.Millisecond {
+		t.Errorf("with a child that used %v, the family's time rose by %v", child, got)
 	}
 }

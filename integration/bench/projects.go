@@ -14,8 +14,8 @@ import (
 // project is a directory to build, and the Dockerfiles that it may be built with. They are no part of the directory.
 type project struct {
 	dir string // the build's context
-	// naive is a Dockerfile in which COPY . . comes first; byHand has the order and the cache mounts of an expert; fresh is naive with a build
-	// argument STAMP before the step that is measured, so that it runs each time.
+	// naive is a Dockerfile in which COPY . . comes first; byHand has the order and the cache mounts of an expert; fresh is naive with the word
+	// STAMP in the step that is measured, in place of which something else is written each time, so that it is another step.
 	naive, byHand, fresh string
 	edit                 string // the source file that is changed, below dir
 	serial               int
@@ -106,7 +106,7 @@ fs.writeFileSync('dist/app.js', fs.readdirSync('src').map(f => fs.readFileSync('
 		"naive": top + "COPY . .\nRUN npm ci\nRUN npm run build\n",
 		"by-hand": top + "COPY package.json package-lock.json ./\nRUN --mount=type=cache,target=/root/.npm npm ci\n" +
 			"COPY . .\nRUN npm run build\n",
-		"fresh": top + "COPY . .\nARG STAMP\nRUN : $STAMP; npm ci\n",
+		"fresh": top + "COPY . .\nRUN : STAMP; npm ci\n",
 	})
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func goProject(ctx context.Context, b *bench) (*project, error) {
 		"by-hand": top + "COPY go.mod go.sum ./\nRUN --mount=type=cache,target=/go/pkg/mod go mod download\nCOPY . .\n" +
 			"RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build " +
 			"CGO_ENABLED=0 go build -o /usr/local/bin/app ./cmd/app\n" + end,
-		"fresh": top + "COPY . .\nARG STAMP\nRUN : $STAMP; go build -o /usr/local/bin/app ./cmd/app\n",
+		"fresh": top + "COPY . .\nRUN : STAMP; go build -o /usr/local/bin/app ./cmd/app\n",
 	})
 	if err != nil {
 		return nil, err
@@ -203,7 +203,7 @@ func aptProject(ctx context.Context, b *bench) (*project, error) {
 	p, err := b.newProject("apt", files, map[string]string{
 		"naive":   top + "COPY . .\nRUN " + get + "\nRUN sh build.sh\n",
 		"by-hand": top + "RUN " + get + " && rm -rf /var/lib/apt/lists/*\nCOPY . .\nRUN sh build.sh\n",
-		"fresh":   top + "COPY . .\nARG STAMP\nRUN : $STAMP; " + get + "\n",
+		"fresh":   top + "COPY . .\nRUN : STAMP; " + get + "\n",
 	})
 	if err != nil {
 		return nil, err
@@ -233,7 +233,7 @@ func makeProject(ctx context.Context, b *bench) (*project, error) {
 	top := fmt.Sprintf("FROM %s\nWORKDIR /app\nCOPY . .\n", image)
 	p, err := b.newProject("make", files, map[string]string{
 		"naive": top + "RUN make\n",
-		"fresh": top + "ARG STAMP\nRUN : $STAMP; make\n",
+		"fresh": top + "RUN : STAMP; make\n",
 	})
 	if err != nil {
 		return nil, err
@@ -249,7 +249,7 @@ func lookingProject(_ context.Context, b *bench) (*project, error) {
 	top := "FROM debian:12\nWORKDIR /app\nCOPY . .\n"
 	p, err := b.newProject("looking", files, map[string]string{
 		"naive": top + "RUN cp -r /app /copy\nRUN ls -lR . > /list\nRUN grep -r nothing-has-this . > /found; true\n",
-		"fresh": top + "ARG STAMP\nRUN : $STAMP; grep -r nothing-has-this . > /found; true\n",
+		"fresh": top + "RUN : STAMP; grep -r nothing-has-this . > /found; true\n",
 	})
 	if err != nil {
 		return nil, err

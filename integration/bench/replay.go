@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -72,18 +76,54 @@ func both(f, g func(context.Context) error) func(context.Context) error {
 
 func (b *bench) replayRoot() string { return filepath.Join(b.Dir, "replay") }
 
-// watched runs a step afresh each time, watched and not. Cache mounts are off, so that it has all of its work to do.
+// watched runs a step afresh each time, watched and not. Cache mounts are off, so that it has all of its work to do. Each time its text is another one: a step
+// of which it is known that it looks at nearly everything would not be watched.
 func (b *bench) watched(name string, p *lazily, bound float64) *one {
-	run := func(disabled string) side {
-		return side{command: func() *exec.Cmd {
-			return b.optbuildAs("", b.replayRoot(), "build", "--progress=plain", "--optimize-disable="+disabled, "-o", "type=cacheonly",
-				"-f", p.fresh, "--build-arg", "STAMP="+b.next("stamp"), p.dir)
-		}}
+	run := func(disabled string, watched bool) side {
+		file := filepath.Join(b.Dir, b.next("fresh-"))
+		return side{
+			ready: func() error {
+				text, err := os.ReadFile(p.fresh)
+				if err != nil {
+					return err
+				}
+				return os.WriteFile(file, bytes.ReplaceAll(text, []byte("STAMP"), []byte(b.next("stamp"))), 0o644)
+			},
+			command: func() *exec.Cmd {
+				return b.optbuildAs("", b.replayRoot(), "build", "--progress=plain", "--optimize-disable="+disabled, "-o", "type=cacheonly", "-f", file, p.dir)
+			},
+			check: func() error { return b.lastStep(watched) },
+		}
 	}
 	return &one{
 		name: name, prepare: p.make, against: unwatched, bound: bound, long: true, processor: true,
-		ours: run("cache-mounts"), stock: run("cache-mounts,watch-inputs"),
+		ours: run("cache-mounts", true), stock: run("cache-mounts,watch-inputs", false),
 	}
+}
+
+// lastStep is an error if the last step of the last build did not run, or was not watched and should have been, or the other way round.
+func (b *bench) lastStep(watched bool) error {
+	c := b.optbuildAs("", b.replayRoot(), "why", "--json")
+	c.Stderr = os.Stderr
+	out, err := c.Output()
+	if err != nil {
+		return err
+	}
+	var step struct {
+		Step, Outcome string
+		Observed      int // names
+	}
+	for line := range bytes.Lines(out) {
+		step.Observed = 0
+		if err := json.Unmarshal(line, &step); err != nil {
+			return err
+		}
+	}
+	if step.Outcome != "executed" || watched != (step.Observed > 0) {
+		return fmt.Errorf("%s was not what was to be timed (watched: %v):\n%s", step.Step, watched, out)
+	}
+	_, err = orphansTime(b.daemon.Process.Pid)
+	return err
 }
 
 // watchedOverall is the median of what being watched costs, of steps that do more than look.

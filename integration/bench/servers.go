@@ -41,6 +41,9 @@ func (b *bench) serve(content served) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if b.link != nil {
+		ln = b.link.Listen(ln)
+	}
 	s := &http.Server{Handler: content}
 	go s.Serve(ln)
 	b.undo = append(b.undo, func() { s.Close() })

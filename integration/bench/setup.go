@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
 	"net/http"
 	"os"
@@ -14,25 +12,28 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/registry"
-
 	"github.com/optbuild/optbuild/integration/bases"
+	"github.com/optbuild/optbuild/integration/wan"
 )
 
 // bench is the ground on which both sides run: a registry with a base image, a warm buildkitd, state directories.
 type bench struct {
 	options
-	registry string // host:port
-	daemon   *exec.Cmd
-	address  string // of buildkitd
-	config   string // buildkitd.toml, which both sides read
-	undo     []func()
-	serial   int
-	pushed   map[string]bool // base images with tools, by name
+	registry  string // host:port
+	daemon    *exec.Cmd
+	address   string // of buildkitd
+	config    string // buildkitd.toml, which both sides read
+	undo      []func()
+	serial    int
+	hub       *hub            // what answers at registry
+	pushed    map[string]bool // base images with tools, by name
+	images    []bases.Base    // that were pushed before anything was built
+	downloads string          // address of the proxy for packages, once it runs
+	link      *wan.Link       // over which projects are served what they download; nil: directly
 }
 
 func setUp(ctx context.Context, o options) (_ *bench, err error) {
-	b := &bench{options: o, pushed: map[string]bool{}}
+	b := &bench{options: o, hub: newHub(), pushed: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			b.close()
@@ -94,7 +95,7 @@ func (b *bench) startRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	srv := &http.Server{Handler: b.hub}
 	go srv.Serve(ln)
 	b.undo = append(b.undo, func() { srv.Close() })
 	b.registry = ln.Addr().String()
@@ -108,12 +109,12 @@ func (b *bench) startRegistry(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := image.Push(ctx, b.registry); err != nil {
+		if err := b.offer(ctx, image); err != nil {
 			return err
 		}
 		if image.Name == "debian" {
 			image.Name = "library/debian:12" // see mirror
-			if err := image.Push(ctx, b.registry); err != nil {
+			if err := b.offer(ctx, image); err != nil {
 				return err
 			}
 		}

@@ -80,9 +80,30 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev m
 `,
 }
 
+var python = toolchain{
+	name: "python", tag: "3",
+	// The official image's pip installs where Debian's refuses to.
+	dockerfile: `FROM REGISTRY/debian
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-pip && rm -rf /var/lib/apt/lists/* /usr/lib/python3.*/EXTERNALLY-MANAGED
+`,
+}
+
+// maven has what Debian has of Maven's plugins in place of a repository, and asks no other.
+var maven = toolchain{
+	name: "maven", tag: "3",
+	dockerfile: `FROM REGISTRY/debian
+RUN apt-get update && apt-get install -y --no-install-recommends maven default-jdk-headless libmaven-resources-plugin-java libmaven-compiler-plugin-java \
+      libsurefire-java libmaven-jar-plugin-java && rm -rf /var/lib/apt/lists/*
+RUN echo '<settings><localRepository>/usr/share/maven-repo</localRepository><offline>true</offline></settings>' > /etc/maven/settings.xml
+`,
+}
+
+// image is its name in Dockerfiles.
+func (t toolchain) image() string { return t.name + ":" + t.tag }
+
 // push brings the image into the registry and returns its name in Dockerfiles.
 func (t toolchain) push(ctx context.Context, b *bench) (string, error) {
-	image := t.name + ":" + t.tag
+	image := t.image()
 	if b.pushed[t.name] {
 		return image, nil
 	}
@@ -96,7 +117,7 @@ func (t toolchain) push(ctx context.Context, b *bench) (string, error) {
 			return "", err
 		}
 	}
-	if err := base.Push(ctx, b.registry); err != nil {
+	if err := b.offer(ctx, base); err != nil {
 		return "", err
 	}
 	b.pushed[t.name] = true

@@ -12,7 +12,7 @@ import (
 // Kill builds, and kills the command, or the engine that it started, as soon as it has printed so many lines about its progress. It is
 // false if the build ended before.
 func (o *Optbuild) Kill(ctx context.Context, p *Project, dir, state string, events int, engine bool) (killed bool, err error) {
-	r, err := o.start(ctx, p, dir, state, state+".out")
+	r, err := o.start(ctx, p, dir, state, state+".out", how{})
 	if err != nil {
 		return false, err
 	}

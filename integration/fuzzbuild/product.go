@@ -14,6 +14,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
 	"github.com/optbuild/optbuild/integration/oracle"
 )
 
@@ -36,12 +40,18 @@ type Optbuild struct {
 
 // Build runs `optbuild build`. The engine is one of its own, and ends with it.
 func (o *Optbuild) Build(ctx context.Context, p *Project, dir, state string) (*Outcome, error) {
-	return o.build(ctx, p, dir, state, state+".out")
+	return o.build(ctx, p, dir, state, state+".out", how{})
+}
+
+// how says what is special about a build.
+type how struct {
+	args []string
+	push string // name of the image that is pushed; "" writes a layout
 }
 
 // build writes to the directory out.
-func (o *Optbuild) build(ctx context.Context, p *Project, dir, state, out string) (*Outcome, error) {
-	r, err := o.start(ctx, p, dir, state, out)
+func (o *Optbuild) build(ctx context.Context, p *Project, dir, state, out string, h how) (*Outcome, error) {
+	r, err := o.start(ctx, p, dir, state, out, h)
 	if err != nil {
 		return nil, err
 	}
@@ -54,11 +64,12 @@ type running struct {
 	command  *exec.Cmd
 	progress *progress
 	out      string // directory of what it writes
+	pushed   string // the image that it pushes; "" if it writes a layout
 	stdout   bytes.Buffer
 }
 
-func (o *Optbuild) start(ctx context.Context, p *Project, dir, state, out string) (*running, error) {
-	r := &running{out: out}
+func (o *Optbuild) start(ctx context.Context, p *Project, dir, state, out string, h how) (*running, error) {
+	r := &running{out: out, pushed: h.push}
 	for _, file := range []string{r.metadata(), r.steps()} {
 		if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
@@ -69,7 +80,12 @@ func (o *Optbuild) start(ctx context.Context, p *Project, dir, state, out string
 	}
 	output := "type=oci,tar=false,compression=uncompressed,dest=" + r.layout()
 	// Layers are merged, as by default; what would be left out of them is to be compared.
-	args := []string{"build", "--progress=rawjson", "--strip=off", "-o", output, "--metadata-file", r.metadata()}
+	args := append([]string{"build", "--progress=rawjson", "--strip=off", "--metadata-file", r.metadata()}, h.args...)
+	if r.pushed != "" {
+		args = append(args, "--push", "-t", r.pushed)
+	} else {
+		args = append(args, "-o", output)
+	}
 	if o.Level != "" {
 		args = append(args, "--optimize="+o.Level)
 	}
@@ -122,15 +138,45 @@ func (o *Optbuild) finish(ctx context.Context, r *running) (*Outcome, error) {
 	if out.Steps, err = readSteps(r.steps(), r.progress); err != nil {
 		return nil, err
 	}
-	images, err := oracle.Layout(r.layout())
+	images, err := r.images(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read optbuild's image: %w", err)
 	}
 	if out.Image, err = only(&o.reader, images); err != nil {
 		return nil, fmt.Errorf("read optbuild's image: %w", err)
 	}
+	if out.Blobs, err = blobs(images); err != nil {
+		return nil, fmt.Errorf("read optbuild's image: %w", err)
+	}
 	out.Residue, err = residue(r.metadata())
 	return out, err
+}
+
+// images are what the build has made.
+func (r *running) images(ctx context.Context) (map[string]v1.Image, error) {
+	if r.pushed == "" {
+		return oracle.Layout(r.layout())
+	}
+	ref, err := name.ParseReference(r.pushed, name.Insecure)
+	if err != nil {
+		return nil, err
+	}
+	image, err := remote.Image(ref, remote.WithContext(ctx))
+	return map[string]v1.Image{"": image}, err
+}
+
+// blobs are the digests of the layers of images.
+func blobs(images map[string]v1.Image) (list []string, err error) {
+	for _, i := range images {
+		m, err := i.Manifest()
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range m.Layers {
+			list = append(list, l.Digest.Hex)
+		}
+	}
+	return list, nil
 }
 
 // residue are the paths that remarks in the metadata of a build declare to be missing.

@@ -26,6 +26,7 @@ type Row struct {
 	Needless, After                       int            // After are those of Needless that ran since one below them did
 	Reasons                               map[string]int // why needless steps ran
 	Failed                                int            // builds that fail, as they should
+	Far                                   Far
 	Took                                  time.Duration
 	Ours, Stock                           time.Duration // in builds of optbuild, and in clean ones
 	Skipped                               string
@@ -99,6 +100,7 @@ func (r *Row) add(o *Row) {
 		r.reason(reason, n)
 	}
 	r.Failed += o.Failed
+	r.Far.add(o.Far)
 	r.Took += o.Took
 	r.Ours += o.Ours
 	r.Stock += o.Stock

@@ -66,38 +66,37 @@ type memory struct {
 	history []built
 }
 
-// step edits, does something to optbuild perhaps, builds and compares.
-func (q *sequence) step(ctx context.Context) error {
-	var did []string
+// edit changes the context, and says what was done.
+func (q *sequence) edit() (did []string, err error) {
 	q.report.Mutations++
 	switch {
 	case q.chance(20): // an earlier context, time stamps included
 		n := q.IntN(len(q.states))
 		if err := q.states[n].Put(q.context); err != nil {
-			return err
+			return nil, err
 		}
 		did = append(did, fmt.Sprintf("back to context %d", n))
 		if q.project.Times {
 			if err := beat(filepath.Join(q.context, q.project.Pulse)); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	case q.chance(10):
 		d, err := q.rewriteStep()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		did = append(did, d)
 		if q.project.Times {
 			if err := beat(filepath.Join(q.context, q.project.Pulse)); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	default:
 		for range 1 + q.IntN(3) {
 			s, err := Take(q.context)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			all := Mutations(q.project, s, q.Uint64())
 			m := all[q.IntN(len(all))]
@@ -109,16 +108,25 @@ func (q *sequence) step(ctx context.Context) error {
 	}
 	s, err := Take(q.context)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(s) > large {
 		if err := q.states[0].Put(q.context); err != nil {
-			return err
+			return nil, err
 		}
 		did = []string{"back to context 0"}
 		s = q.states[0]
 	}
 	q.states = append(q.states, s)
+	return did, nil
+}
+
+// step edits, does something to optbuild perhaps, builds and compares.
+func (q *sequence) step(ctx context.Context) error {
+	did, err := q.edit()
+	if err != nil {
+		return err
+	}
 	if q.chance(40) {
 		q.other()
 		did = append(did, "other state directory")
@@ -183,7 +191,7 @@ func (q *sequence) both(ctx context.Context, o *Optbuild, did string) error {
 	go func() {
 		ctx, cancel := impatient(ctx)
 		defer cancel()
-		out, err := o.build(ctx, q.project, beside, q.state, q.state+".beside")
+		out, err := o.build(ctx, q.project, beside, q.state, q.state+".beside", how{})
 		other <- result{out, err}
 	}()
 	err := q.check(ctx, did+fmt.Sprintf("; context %d at the same time", n))

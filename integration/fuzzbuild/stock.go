@@ -32,6 +32,7 @@ import (
 // Outcome is what came of a build: an image, or a failure.
 type Outcome struct {
 	Image *oracle.Image
+	Blobs []string // digests of its layers, if the builder tells, the lowest first
 	// Failed is what the build failed with, as far as both builders say it in the same words: the exit code of a step, or "error".
 	Failed string
 	// Log is what it printed.

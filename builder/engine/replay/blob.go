@@ -62,14 +62,34 @@ type rootRef struct {
 	step *step
 }
 
+// ready fetches the layers below a step that have not been, for it is to be run.
+func (st *step) ready(ctx context.Context) error {
+	st.mu.Lock()
+	d := st.deferred
+	st.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	_, err := d.made(ctx)
+	return err
+}
+
 func (r *rootRef) Commit(ctx context.Context) (cache.ImmutableRef, error) {
+	r.step.mu.Lock()
+	id, cm, s, instead := r.step.stored, r.step.cm, r.step.session, r.step.instead
+	r.step.instead = nil
+	r.step.mu.Unlock()
+	if instead != nil {
+		if err := r.MutableRef.Release(context.WithoutCancel(ctx)); err != nil {
+			logrus.WithError(err).Warn("release what was not needed for a layer made elsewhere")
+		}
+		return instead, nil
+	}
 	ref, err := r.MutableRef.Commit(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.step.mu.Lock()
-	id, cm, s := r.step.stored, r.step.cm, r.step.session
-	r.step.mu.Unlock()
+	r.step.pass(ref)
 	if id != "" {
 		r.step.r.giveBlob(ctx, cm, s, ref, id)
 	}

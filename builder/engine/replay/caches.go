@@ -80,8 +80,11 @@ func (n noting) Run(ctx context.Context, id string, root executor.Mount, mounts 
 	// Before and after it: a COPY may be made meanwhile.
 	n.r.note(n.ids, layers)
 	defer n.r.note(n.ids, layers)
-	return n.Executor.Run(ctx, id, root, mounts, process, started)
+	return n.Executor.Run(withFiles(ctx, n.step), id, root, mounts, process, started)
 }
+
+// Foreign notes that a cache mount, by BuildKit's id, holds what was made elsewhere, from whatever files.
+func (r *Replayer) Foreign(id string) { r.note([]string{fmt.Sprintf("%x", id)}, nil) }
 
 // note adds to the log. If that can't be done the log is given up, for then it says too little.
 func (r *Replayer) note(ids, layers []string) {

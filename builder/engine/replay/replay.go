@@ -31,6 +31,7 @@ import (
 	"github.com/moby/buildkit/worker/base"
 	"github.com/sirupsen/logrus"
 
+	"github.com/optbuild/optbuild/builder/engine/lazy"
 	"github.com/optbuild/optbuild/builder/trace/store"
 	"github.com/optbuild/optbuild/builder/trace/view"
 	"github.com/optbuild/optbuild/builder/trace/view/viewer"
@@ -59,6 +60,9 @@ type Replayer struct {
 
 	viewer    viewer.Process
 	supported func() error
+
+	others Elsewhere   // nil: this machine is alone
+	files  *lazy.Files // as others
 
 	start func(func(context.Context)) bool // something that goes on beside the steps
 	stop  func()                           // all that was started
@@ -108,14 +112,12 @@ func (w *watching) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *
 	if !ok || proxy.Network {
 		return w.Worker.ResolveOp(v, s, sm, proxy)
 	}
-	if exec := op.GetExec(); !marked && (exec == nil || len(cacheMounts(exec)) == 0) {
+	if exec := op.GetExec(); exec != nil && !marked && len(cacheMounts(exec)) == 0 {
 		return w.Worker.ResolveOp(v, s, sm, proxy)
 	}
 	switch o := op.Op.(type) {
 	case *pb.Op_File:
-		if keeps := w.r.keeperOf(v, o.File, project); keeps != nil {
-			return ops.NewFileOp(v, o, copyManager{w.CacheMgr, keeps}, w.ParallelismSem, w)
-		}
+		return w.fileOp(v, o, marked, project)
 	case *pb.Op_Exec:
 		var resources *pb.LinuxResources
 		if m, ok := v.Options().Metadata.(*linuxresources.Metadata); ok && m != nil {
@@ -139,6 +141,24 @@ func (w *watching) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *
 		return exec, nil
 	}
 	return w.Worker.ResolveOp(v, s, sm, proxy)
+}
+
+// fileOp is a stock file operation that keeps times, if it is marked, and does without the layers below it where it can.
+func (w *watching) fileOp(v solver.Vertex, o *pb.Op_File, marked bool, project string) (solver.Op, error) {
+	with := func(m cache.Manager) (solver.Op, error) {
+		if marked {
+			if keeps := w.r.keeperOf(v, o.File, project); keeps != nil {
+				m = copyManager{m, keeps}
+			}
+		}
+		return ops.NewFileOp(v, o, m, w.ParallelismSem, w)
+	}
+	plain, err := with(w.CacheMgr)
+	if err != nil || w.r.files == nil {
+		return plain, err
+	}
+	late, err := with(w.r.files.Manager(w.CacheMgr, o.File))
+	return lazy.Op(late, plain), err
 }
 
 // Close ends what goes on in the background, and removes what no layer belongs to any more.
@@ -167,15 +187,25 @@ func (m rootManager) New(ctx context.Context, parent cache.ImmutableRef, g sessi
 		return m.Manager.New(ctx, parent, g, opts...)
 	}
 	st := m.step
-	st.r.startViewer()
-	ref, err := m.Manager.New(snapshot.WithPrepared(ctx, st.prepare), parent, g, opts...)
+	st.mu.Lock()
+	st.cm, st.session, st.parent = m.Manager, g, parent
+	st.mu.Unlock()
+	make := func(ctx context.Context) (cache.MutableRef, error) {
+		st.r.startViewer()
+		return m.Manager.New(snapshot.WithPrepared(ctx, st.prepare), parent, g, opts...)
+	}
+	if lazy.Pending(parent) && !st.noCache {
+		d := &deferred{make: make} // until it is known whether the step is to be run
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		st.deferred = d
+		return &rootRef{MutableRef: d, step: st}, nil
+	}
+	ref, err := make(ctx)
 	if err != nil {
 		return nil, err
 	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.cm, st.session = m.Manager, g
-	return &rootRef{ref, st}, nil
+	return &rootRef{MutableRef: ref, step: st}, nil
 }
 
 // stepExecutor runs one exec.

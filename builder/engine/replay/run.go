@@ -29,6 +29,15 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 		st.tell(ctx, o)
 		return e.Executor.Run(ctx, id, root, mounts, process, started)
 	}
+	if st.late(ctx) {
+		if started != nil {
+			close(started)
+		}
+		return nil, nil
+	}
+	if err := st.ready(ctx); err != nil {
+		return nil, err
+	}
 	in, err := st.examine(ctx, mounts)
 	var why unwatchable
 	switch {
@@ -42,6 +51,9 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 		logrus.WithError(err).Warnf("examine %s", st.name)
 		return unwatched(outcome.Outcome{Unseen: "its inputs could not be examined"})
 	}
+	st.mu.Lock()
+	st.portable = in.portable
+	st.mu.Unlock()
 	if st.r.debug.hash {
 		logrus.Infof("key of %s %x:%s", st.name, in.weak, in.record)
 	}
@@ -54,6 +66,12 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 			return nil, nil
 		}
 		reasons = []string{"its stored layer is gone"}
+	}
+	if hit == nil && st.elsewhere(ctx, in) {
+		if started != nil {
+			close(started)
+		}
+		return nil, nil
 	}
 	if err := st.r.supported(); err != nil {
 		st.remember(in)
@@ -137,7 +155,15 @@ func (st *step) find(in *inputs) (*trace.Trace, []string) {
 
 // check compares what a stored run observed with the directories of today.
 func (st *step) check(in *inputs, t *trace.Trace) (*trace.Difference, error) {
-	if len(t.Layers) != len(in.watched) || !st.r.layers.Shared(t.Layer) {
+	if !st.r.layers.Shared(t.Layer) {
+		return nil, errors.New("it is of another step")
+	}
+	return st.compare(in, t)
+}
+
+// compare is check for a trace that is not stored here.
+func (st *step) compare(in *inputs, t *trace.Trace) (*trace.Difference, error) {
+	if len(t.Layers) != len(in.watched) {
 		return nil, errors.New("it is of another step")
 	}
 	dirs := make([]string, len(in.watched))
@@ -172,7 +198,7 @@ func (st *step) replay(ctx context.Context, t *trace.Trace) error {
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.stored = t.Layer
+	st.stored, st.layer = t.Layer, t.Layer
 	return nil
 }
 
@@ -204,7 +230,13 @@ func (st *step) keep(ctx context.Context, in *inputs, seen [][]trace.Seen, begun
 	if readsContext(t.Layers) {
 		st.noteRead(st.r.layers.FilesPath(t.Layer))
 	}
-	return n, st.r.traces.Put(t)
+	if err := st.r.traces.Put(t); err != nil {
+		return n, err
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.layer = t.Layer
+	return n, nil
 }
 
 // noteRead notes beside a layer that it depends on the context, for package export.

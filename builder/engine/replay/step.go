@@ -24,6 +24,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/optbuild/optbuild/builder/engine/mounts"
 	"github.com/optbuild/optbuild/builder/trace"
 	"github.com/optbuild/optbuild/builder/trace/store"
 	"github.com/optbuild/optbuild/snapshot"
@@ -42,16 +43,28 @@ type step struct {
 	args         []string // names of the build arguments that it is given
 	noCache      bool
 	chain        []link // of the root file system, see chainOf
+	files        []int  // see fileLayers
 	digest       func(context.Context) (string, error)
 
 	refuses error // why it can't be watched, as far as its mounts tell
+
+	// mounts are the keys of the archives of its cache mounts. Where they travel, a step that needs what this one leaves there finds it also on a machine where this one was replayed.
+	mounts  []string
+	travels bool
 
 	mu   sync.Mutex
 	root *snapshot.Prepared // the snapshot that the step writes to; nil until it is made
 	// What root was made with.
 	cm      cache.Manager
 	session session.Group
-	stored  string // the stored layer that root is an alias of
+	parent  cache.ImmutableRef // released when the step has ended
+	// deferred is what root will be made of, where the layers below have not been fetched; nil where they have.
+	deferred *deferred
+	stored   string             // the stored layer that root is an alias of
+	layer    string             // the stored layer that the step made now, or that it is an alias of
+	instead  cache.ImmutableRef // what another machine made, in place of root
+
+	portable []carried // see elsewhere.go; nil: it means nothing elsewhere
 }
 
 func newStep(r *Replayer, v solver.Vertex, op *pb.ExecOp, platform *pb.Platform, project string) *step {
@@ -69,9 +82,11 @@ func newStep(r *Replayer, v solver.Vertex, op *pb.ExecOp, platform *pb.Platform,
 	for _, m := range op.Mounts {
 		if m.Dest == pb.RootMount {
 			st.chain = chainOf(v, m.Input)
+			st.files = fileLayers(v, m.Input)
 		}
 	}
 	st.refuses = st.checkMounts()
+	st.mounts, st.travels = mounts.Keys(v, op, platform)
 	return st
 }
 
@@ -99,6 +114,8 @@ type inputs struct {
 	weak    [32]byte  // the key of what is not watched
 	watched []watched // layers of the root file system, topmost first, then bind mounts
 	record  store.StepRecord
+
+	portable []carried // nil if the step depends on what only this machine has
 }
 
 // unwatchable is a fact for which a step is not watched.
@@ -136,6 +153,8 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 	}
 	k := newKey(st)
 	k.add("exec", dgst)
+	k.carry("platform", st.platform)
+	k.carry("exec", dgst)
 	st.describe(k)
 	in := &inputs{}
 	for i, l := range st.chain {
@@ -154,20 +173,25 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 			}
 			if small {
 				k.add(label, fmt.Sprintf("files %x", sum))
+				k.carrySum(label, fmt.Sprintf("files %x", sum), i)
 				continue
 			}
 		}
 		switch {
 		case dir.Shared != "":
 			k.add(label, "stored "+dir.Shared)
+			k.carry(label, "stored "+dir.Shared)
 		case l.exec:
 			k.add(label, "snapshot "+dir.Number)
+			k.carryLayer(label, i)
 		default:
 			k.add(label, "watched")
+			k.carry(label, "watched")
 			in.watched = append(in.watched, watched{dir: dir.Path, name: l.name})
 		}
 	}
 	k.add("base", identity(root.Lower[len(st.chain):]))
+	k.carryLayer(baseField, len(st.chain))
 	if err := st.examineMounts(ctx, mounts, in, k); err != nil {
 		return nil, err
 	}
@@ -176,6 +200,9 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 	}
 	in.weak = k.sum()
 	in.record = k.record()
+	if !k.local {
+		in.portable = k.carried
+	}
 	return in, nil
 }
 
@@ -272,6 +299,7 @@ func (st *step) examineMounts(ctx context.Context, mounts []executor.Mount, in *
 		}
 		label := "mount " + m.Dest
 		k.add(label, fmt.Sprintf("%s selector %q", m.MountType, m.Selector))
+		k.carryMount(m)
 		if m.CacheOpt != nil {
 			k.add(label, fmt.Sprintf("cache %q %s", m.CacheOpt.ID, m.CacheOpt.Sharing))
 		}
@@ -289,13 +317,16 @@ func (st *step) examineMounts(ctx context.Context, mounts []executor.Mount, in *
 		if m.MountType == pb.MountType_CACHE {
 			// What the step left there a later one may need: if the mount was pruned, the step runs, as it would if it had not been replayed.
 			k.add(label, "directory "+dir+layers)
+			k.local = k.local || !st.travels
 			continue
 		}
 		if dir != "" {
 			k.add(label, "watched")
+			k.carry(label, "watched")
 			in.watched = append(in.watched, watched{dir: dir, name: label, dest: m.Dest})
 		} else {
 			k.add(label, layers)
+			k.local = true
 		}
 	}
 	return nil
@@ -349,8 +380,11 @@ func (st *step) describe(k *key) {
 // key collects labelled lines, each of which is something that the step depends on.
 type key struct {
 	fields []store.Field // that the key is made of
-	notes  []store.Field // what else there is to tell of them
-	rec    store.StepRecord
+	// carried are the fields in a form that means the same elsewhere; local says that some have none.
+	carried []carried
+	local   bool
+	notes   []store.Field // what else there is to tell of them
+	rec     store.StepRecord
 }
 
 func (k *key) note(name, value string) {
@@ -367,6 +401,24 @@ func newKey(st *step) *key {
 
 func (k *key) add(name, value string) {
 	k.fields = append(k.fields, store.Field{Name: name, Value: value})
+}
+
+func (k *key) carry(name, value string) {
+	k.carried = append(k.carried, carried{name: name, value: value})
+}
+
+func (k *key) carryMount(m *pb.Mount) {
+	k.carry("mount "+m.Dest, fmt.Sprintf("%s selector %q", m.MountType, m.Selector))
+}
+
+// carrySum adds the sum of the small layer at an index.
+func (k *key) carrySum(name, sum string, i int) {
+	k.carried = append(k.carried, carried{name: name, value: sum, small: i + 1})
+}
+
+// carryLayer adds the layer at an index, from the topmost below the step on.
+func (k *key) carryLayer(name string, i int) {
+	k.carried = append(k.carried, carried{name: name, depth: i + 1})
 }
 
 func (k *key) sum() (sum [32]byte) {

@@ -39,9 +39,11 @@ type keeper struct {
 	vertex  string
 	slot    string // name of the file that says what was made last
 	context bool   // it copies from the context
+	shared  string // see timesKey
 
-	mu   sync.Mutex
-	made *snapshot.Prepared
+	mu       sync.Mutex
+	made     *snapshot.Prepared
+	sessions []string
 }
 
 // keeperOf returns nil where nothing can be known of what was made last.
@@ -51,7 +53,7 @@ func (r *Replayer) keeperOf(v solver.Vertex, op *pb.FileOp, project string) *kee
 		return nil
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "copy\x00%s\x00%s", project, b))
-	return &keeper{r: r, name: stepName(v), vertex: v.Digest().String(), slot: hex.EncodeToString(sum[:]), context: copiesContext(v, op)}
+	return &keeper{r: r, name: stepName(v), vertex: v.Digest().String(), slot: hex.EncodeToString(sum[:]), context: copiesContext(v, op), shared: timesKey(v, op)}
 }
 
 // copyManager is the cache manager of one file operation.
@@ -68,6 +70,9 @@ func (m copyManager) New(ctx context.Context, parent cache.ImmutableRef, g sessi
 	if err != nil {
 		return nil, err
 	}
+	m.keeper.mu.Lock()
+	defer m.keeper.mu.Unlock()
+	m.keeper.sessions = sessions(g)
 	return copied{ref, m.keeper}, nil
 }
 
@@ -78,7 +83,7 @@ type copied struct {
 }
 
 func (c copied) Commit(ctx context.Context) (cache.ImmutableRef, error) {
-	reasons, err := c.keeper.keep()
+	reasons, err := c.keeper.keep(ctx)
 	if err != nil { // times are newer than they need be: steps run again
 		logrus.WithError(err).Warnf("keep times of %s", c.keeper.name)
 	}
@@ -95,7 +100,7 @@ func (k *keeper) prepare(p snapshot.Prepared) {
 }
 
 // keep sets times, and says what has changed since the COPY was made last.
-func (k *keeper) keep() (reasons []string, err error) {
+func (k *keeper) keep(ctx context.Context) (reasons []string, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.made == nil {
@@ -121,6 +126,9 @@ func (k *keeper) keep() (reasons []string, err error) {
 	last := filepath.Join(all, filepath.Base(was.number), "fs")
 	if was.number == "" {
 		reasons = []string{outcome.FirstBuild}
+		if err := k.keepShared(ctx); err != nil {
+			return nil, err
+		}
 	} else if _, err := os.Lstat(last); err == nil {
 		c := copies{last: last, this: k.made.Directory, keeps: keeps}
 		if err := c.compare(); err != nil && !errors.Is(err, fs.ErrNotExist) { // the last one may be on its way out
@@ -130,7 +138,28 @@ func (k *keeper) keep() (reasons []string, err error) {
 			reasons = []string{"what is below it changed"}
 		}
 	}
+	k.pass()
 	return reasons, atomicfile.Write(path, []byte(next.String()), 0o600)
+}
+
+// keepShared sets the times that the files had where the COPY was made elsewhere. It is called when it was never made here: no cache mount has anything that was made from another version.
+func (k *keeper) keepShared(ctx context.Context) error {
+	if k.r.others == nil || !k.r.others.Asked(k.sessions) {
+		return nil
+	}
+	if t := k.r.others.Times(ctx, k.sessions, k.shared); t != nil {
+		return t.apply(k.made.Directory)
+	}
+	return nil
+}
+
+// pass tells others of the COPY.
+func (k *keeper) pass() {
+	if k.r.others == nil || !k.context || k.shared == "" || !k.r.others.Asked(k.sessions) {
+		return
+	}
+	dir := k.made.Directory
+	k.r.others.Copied(k.sessions, Copied{Name: k.name, Key: k.shared, Times: func(ctx context.Context) (*Times, error) { return tableOf(ctx, dir) }})
 }
 
 // collectOld removes the oldest files of a directory until there are no more than most.

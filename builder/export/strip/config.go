@@ -101,8 +101,12 @@ var pathLike = regexp.MustCompile(`[^\s"'=:;,|&()<>\x60{}\[\]]*/[^\s"'=:;,|&()<>
 func movers() []string {
 	list := []string{"HOME"}
 	for _, r := range Rules {
-		for _, p := range r.Paths {
-			list = append(list, p.Vars...)
+		for _, t := range r.Trees {
+			for _, root := range t.Roots {
+				if root.Var != "" {
+					list = append(list, root.Var)
+				}
+			}
 		}
 	}
 	return list

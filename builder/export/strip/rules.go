@@ -76,113 +76,140 @@ var Rules = []Rule{
 	},
 	{
 		Name: "pip", Default: true, Linked: true,
-		Why: "downloads and wheels that are installed already; what pip cache purge removes",
-		Paths: []Path{
-			{Vars: []string{"PIP_CACHE_DIR"}, Below: "http"},
-			{Vars: []string{"PIP_CACHE_DIR"}, Below: "http-v2"},
-			{Vars: []string{"PIP_CACHE_DIR"}, Below: "wheels"},
-			{Vars: []string{"PIP_CACHE_DIR"}, Below: "selfcheck"},
-			{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "pip"},
-		},
+		Why:   "downloads and wheels that are installed already; what pip cache purge removes",
+		Paths: []Path{{Base: "~/.cache/pip"}},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "PIP_CACHE_DIR"}, {Var: "XDG_CACHE_HOME", Dir: "pip"}},
+			Forms: []Form{
+				{Path: `http(-v2)?(/[0-9a-f]){5}/[0-9a-f]{56}(\.body)?`},
+				{Path: `wheels(/[0-9a-f]{2}){3}/[0-9a-f]{50}`},
+				{Path: `selfcheck/[0-9a-f]{56}`},
+			},
+		}},
 	},
 	{
 		Name: "uv", Default: true, Linked: true,
-		Why: "downloads and unpacked wheels, of which environments have copies or hard links; what uv cache clean removes. What a symbolic link leads to is kept",
-		Paths: []Path{
-			{Vars: []string{"UV_CACHE_DIR"}, Below: "archive-v*"},
-			{Vars: []string{"UV_CACHE_DIR"}, Below: "simple-v*"},
-			{Vars: []string{"UV_CACHE_DIR"}, Below: "wheels-v*"},
-			{Vars: []string{"UV_CACHE_DIR"}, Below: "sdists-v*"},
-			{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "uv"},
-		},
+		Why:   "downloads and unpacked wheels, of which environments have copies or hard links; what uv cache clean removes. What a symbolic link leads to is kept",
+		Paths: []Path{{Base: "~/.cache/uv"}},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "UV_CACHE_DIR"}, {Var: "XDG_CACHE_HOME", Dir: "uv"}},
+			Forms: []Form{{Path: `(archive|simple|wheels|sdists)-v[0-9]+`, Tagged: true}},
+		}},
 	},
 	{
 		Name: "npm", Default: true, Linked: true,
 		Why: "downloads by their digest, and logs of npm itself; npm fetches what it misses there. Not _npx, which has programs",
 		Paths: []Path{
-			{Vars: []string{"npm_config_cache", "NPM_CONFIG_CACHE"}, Base: "~/.npm", Below: "_cacache"},
-			{Vars: []string{"npm_config_cache", "NPM_CONFIG_CACHE"}, Base: "~/.npm", Below: "_logs"},
+			{Base: "~/.npm", Below: "_cacache"},
+			{Base: "~/.npm", Below: "_logs"},
 		},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "npm_config_cache"}, {Var: "NPM_CONFIG_CACHE"}},
+			Forms: []Form{
+				{Path: `_cacache/content-v[0-9]+/sha[0-9]+(/[0-9a-f]{2}){2}/[0-9a-f]{36,}`},
+				{Path: `_cacache/index-v[0-9]+(/[0-9a-f]{2}){2}/[0-9a-f]{36,}`},
+				{Path: `_cacache/(tmp|_lastverified)`, Beside: []string{"_cacache/index-v5"}},
+				{Path: `_logs/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9_]+Z-(debug|eresolve)[^/]*`},
+			},
+		}},
 	},
 	{
 		Name: "yarn", Default: true, Linked: true,
 		Why: "the cache of yarn 1 (v6 and the like); what yarn cache clean removes. Not that of later versions, from which programs are run",
 		Paths: []Path{
-			{Vars: []string{"YARN_CACHE_FOLDER"}, Base: "/usr/local/share/.cache/yarn", Below: "v[0-9]"},
-			{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "yarn/v[0-9]"},
+			{Base: "/usr/local/share/.cache/yarn", Below: "v[0-9]"},
+			{Base: "~/.cache/yarn", Below: "v[0-9]"},
 		},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "YARN_CACHE_FOLDER"}, {Var: "XDG_CACHE_HOME", Dir: "yarn"}},
+			Forms: []Form{{Path: `v[0-9]+/npm-[^/]+-[0-9a-f]{40}(-integrity)?`}},
+		}},
 	},
 	{
 		Name: "pnpm", Default: true, Linked: true,
 		Why:   "metadata of the registry; not the store, to which installed packages may be linked",
-		Paths: []Path{{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "pnpm/metadata*"}},
+		Paths: []Path{{Base: "~/.cache/pnpm", Below: "metadata*"}},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "XDG_CACHE_HOME", Dir: "pnpm"}},
+			Forms: []Form{{Path: `metadata(-[a-z]+)*(-v[0-9.]+)?/[^/]*[.+][^/]*/.+\.jsonl?`}},
+		}},
 	},
 	{
 		Name: "bundler", Default: true, Linked: true,
-		Why: "gems that are installed already, and the index; what rm -r of $GEM_HOME/cache removes. gem pristine fetches what it misses",
-		Paths: []Path{
-			{Vars: []string{"GEM_HOME"}, Base: "/usr/local/bundle", Below: "cache/*.gem"},
-			{Base: "/var/lib/gems", Below: "*/cache/*.gem"},
-			{Base: "/usr/local/lib/ruby/gems", Below: "*/cache/*.gem"},
-			{Base: "~/.bundle", Below: "cache"},
-		},
+		Why:   "gems that are installed already, and the index; what rm -r of $GEM_HOME/cache removes. gem pristine fetches what it misses",
+		Paths: []Path{{Base: "~/.bundle", Below: "cache"}},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "GEM_HOME"}, {Dir: "/usr/local/bundle"}, {Dir: "/var/lib/gems/*"}, {Dir: "/usr/local/lib/ruby/gems/*"}},
+			Forms: []Form{{Path: `cache/([^/]+)\.gem`, Beside: []string{"specifications/$1.gemspec"}}},
+		}},
 	},
 	{
 		Name: "composer", Default: true, Linked: true,
 		Why: "archives that are installed already; what composer clear-cache removes",
 		Paths: []Path{
-			{Vars: []string{"COMPOSER_CACHE_DIR"}, Below: "files"},
-			{Vars: []string{"COMPOSER_CACHE_DIR"}, Below: "repo"},
-			{Vars: []string{"COMPOSER_CACHE_DIR"}, Below: "vcs"},
-			{Vars: []string{"COMPOSER_HOME"}, Base: "~/.composer", Below: "cache"},
-			{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "composer"},
+			{Base: "~/.composer", Below: "cache"},
+			{Base: "~/.cache/composer"},
 		},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "COMPOSER_CACHE_DIR"}, {Var: "COMPOSER_HOME", Dir: "cache"}, {Var: "XDG_CACHE_HOME", Dir: "composer"}},
+			Forms: []Form{
+				{Path: `files/[^/]+/[^/]+/[0-9a-f]{40}[^/]*\.(zip|tar|gzip|xz|rar|phar)`},
+				{Path: `repo/https?---[^/]+/[^/]+\.json`},
+				{Path: `vcs/(https?|ssh|git)---[^/]+`},
+			},
+		}},
 	},
 	{
 		Name: "go", Default: true, Linked: true,
-		Why: "what was compiled, and the archives of modules that are unpacked beside them; what is unpacked, and the sums, stay: go build works without network as before",
-		Paths: []Path{
-			{Vars: []string{"GOCACHE"}, Below: "[0-9a-f][0-9a-f]"},
-			{Vars: []string{"XDG_CACHE_HOME"}, Base: "~/.cache", Below: "go-build/[0-9a-f][0-9a-f]"},
-			{Vars: []string{"GOMODCACHE"}, Below: "cache/download/**/@v/*.zip"},
-			{Vars: []string{"GOPATH"}, Base: "/go", Below: "pkg/mod/cache/download/**/@v/*.zip"},
-			{Base: "~/go", Below: "pkg/mod/cache/download/**/@v/*.zip"},
+		Why:   "what was compiled, and the archives of modules that are unpacked beside them; what is unpacked, and the sums, stay: go build works without network as before",
+		Paths: []Path{{Base: "~/.cache/go-build", Below: "[0-9a-f][0-9a-f]"}},
+		Trees: []Tree{
+			{
+				Roots: []Root{{Var: "GOCACHE"}, {Var: "XDG_CACHE_HOME", Dir: "go-build"}},
+				Forms: []Form{{Path: `[0-9a-f]{2}/[0-9a-f]{64}-[ad]`}},
+			},
+			{
+				Roots: moduleRoots,
+				Forms: []Form{{Path: `cache/download/(.+)/@v/([^/]+)\.zip`, Beside: []string{"cache/download/$1/@v/$2.ziphash", "$1@$2"}}},
+			},
 		},
 	},
 	{
 		Name: "nuget", Default: true, Linked: true,
 		Why: "answers of servers; not packages, which programs are run from",
 		Paths: []Path{
-			{Vars: []string{"NUGET_HTTP_CACHE_PATH"}, Base: "~/.local/share/NuGet/v3-cache", Below: "*"},
+			{Base: "~/.local/share/NuGet/v3-cache", Below: "*"},
 			{Base: "~/.local/share/NuGet/http-cache", Below: "*"},
 		},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "NUGET_HTTP_CACHE_PATH"}},
+			Forms: []Form{{Path: `[0-9a-f]{40}\$[^/]+/[^/]+\.dat(-new)?`}},
+		}},
 	},
 	{
 		Name: "cargo", Default: false, Linked: true,
 		Why: "cargo build without network needs them",
-		Paths: []Path{
-			{Vars: []string{"CARGO_HOME"}, Base: "~/.cargo", Below: "registry/cache"},
-			{Vars: []string{"CARGO_HOME"}, Base: "~/.cargo", Below: "registry/index"},
-			{Vars: []string{"CARGO_HOME"}, Base: "~/.cargo", Below: "registry/src"},
-			{Vars: []string{"CARGO_HOME"}, Base: "~/.cargo", Below: "git/db"},
-			{Vars: []string{"CARGO_HOME"}, Base: "~/.cargo", Below: "git/checkouts"},
-			{Base: "/usr/local/cargo", Below: "registry/cache"},
-			{Base: "/usr/local/cargo", Below: "registry/index"},
-			{Base: "/usr/local/cargo", Below: "registry/src"},
-			{Base: "/usr/local/cargo", Below: "git/db"},
-			{Base: "/usr/local/cargo", Below: "git/checkouts"},
-		},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "CARGO_HOME"}, {Dir: "~/.cargo"}, {Dir: "/usr/local/cargo"}},
+			Forms: []Form{
+				{Path: `registry/(cache|index|src)/[^/]+-[0-9a-f]{16}`},
+				{Path: `git/(db|checkouts)/[^/]+-[0-9a-f]{16}`},
+			},
+		}},
 	},
 	{
 		Name: "go-modules", Default: false, Linked: true,
 		Why: "go run and go build in a container need the sources of modules",
-		Paths: []Path{
-			{Vars: []string{"GOMODCACHE"}, Below: "cache"},
-			{Vars: []string{"GOMODCACHE"}, Below: "*@*"},
-			{Vars: []string{"GOMODCACHE"}, Below: "**/*@*"},
-			{Vars: []string{"GOPATH"}, Base: "/go", Below: "pkg/mod"},
-			{Base: "~/go", Below: "pkg/mod"},
-		},
+		Trees: []Tree{{
+			Roots: moduleRoots,
+			Forms: []Form{
+				{Path: `(.+?)@(v[0-9][^/]*)`, Beside: []string{"cache/download/$1/@v/$2.ziphash"}},
+				{Path: `cache/download/.+/@v/[^/]+\.(info|mod|zip|ziphash|lock)`},
+				{Path: `cache/download/.+/@v/list`},
+				{Path: `cache/download/sumdb/[^/]+/(lookup|tile)`},
+				{Path: `cache/vcs/[0-9a-f]{64}`},
+			},
+		}},
 	},
 	{
 		Name: "maven", Default: false, Linked: true,
@@ -193,14 +220,25 @@ var Rules = []Rule{
 		Name: "gradle", Default: false, Linked: true,
 		Why: "gradle in a container needs its plugins",
 		Paths: []Path{
-			{Vars: []string{"GRADLE_USER_HOME"}, Base: "~/.gradle", Below: "caches"},
-			{Vars: []string{"GRADLE_USER_HOME"}, Base: "~/.gradle", Below: "daemon"},
+			{Base: "~/.gradle", Below: "caches"},
+			{Base: "~/.gradle", Below: "daemon"},
 		},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "GRADLE_USER_HOME"}},
+			Forms: []Form{
+				{Path: `caches/(modules|jars|transforms|build-cache|journal)-[0-9]+`, Beside: []string{"caches/journal-1"}},
+				{Path: `(caches|daemon)/[0-9]+\.[0-9][^/]*`, Beside: []string{"caches/journal-1"}},
+			},
+		}},
 	},
 	{
 		Name: "nuget-packages", Default: false, Linked: true,
 		Why:   "dotnet run takes assemblies from there",
-		Paths: []Path{{Vars: []string{"NUGET_PACKAGES"}, Base: "~/.nuget/packages", Below: "*"}},
+		Paths: []Path{{Base: "~/.nuget/packages", Below: "*"}},
+		Trees: []Tree{{
+			Roots: []Root{{Var: "NUGET_PACKAGES"}},
+			Forms: []Form{{Path: `([^/]+)/([^/]+)`, Beside: []string{"$1/$2/$1.$2.nupkg.sha512"}}},
+		}},
 	},
 	{
 		Name: "tmp", Default: false, Linked: true,
@@ -211,3 +249,6 @@ var Rules = []Rule{
 		},
 	},
 }
+
+// moduleRoots are where Go keeps modules.
+var moduleRoots = []Root{{Var: "GOMODCACHE"}, {Var: "GOPATH", Dir: "pkg/mod"}, {Dir: "/go/pkg/mod"}, {Dir: "~/go/pkg/mod"}}

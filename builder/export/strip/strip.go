@@ -1,7 +1,9 @@
 // Package strip knows what package managers leave behind in an image that nothing in it needs.
 //
 // What comes in is a selection of rules (--strip) and the configuration of an image; what goes out is a [Stripper], which says of one path whether it is residue, and by
-// which rule. The package looks at no file: whether the base image had the path, or a COPY put it there, is for the caller to know, who must keep it then.
+// which rule. There are two ways to know: a name that only the tool gives (~/.cache/pip), or, below a directory that may be anything since a variable named it, what the tool makes
+// there in its own form (sha224 names in five levels of directories, a gem that is installed beside). For the second the package asks what is in the image, see [Look]; whether the base
+// image had the path, or a COPY put it there, is for the caller to know, who must keep it then.
 //
 // The table is in rules.go, the page of each rule in README.md.
 package strip
@@ -23,14 +25,14 @@ type Rule struct {
 	Linked bool
 	// Why is the reason why dropping it is safe; for a rule that is not on by default, who might miss it.
 	Why string
-	// Paths are where it lies.
+	// Paths are where it lies by a name that only the tool gives.
 	Paths []Path
+	// Trees are where it lies in directories that may have other things, too, or be something else altogether.
+	Trees []Tree
 }
 
 // Path is a place of residue. It stands for what it matches and for all that is below that.
 type Path struct {
-	// Vars are environment variables that move the place: Base is what the first of them that is set says. What lies at the usual place is residue all the same.
-	Vars []string
 	// Base is an absolute path; "~" at its beginning is the home of each user.
 	Base string
 	// Below is a pattern relative to Base, as of path.Match; "**" stands for any number of directories.
@@ -104,12 +106,34 @@ func Names() (names []string) {
 
 // Stripper says what is residue in one image.
 type Stripper struct {
-	patterns []pattern
-	kept     []string
+	finders []finder
+	kept    []string
+	read    []string
 }
 
-// New returns the Stripper of some rules for an image.
-func New(set Set, c Config) *Stripper {
+// finder finds residue of one rule.
+type finder interface {
+	// find tells whether an absolute path is residue, and, if the finder goes by forms, the directory below which it is.
+	find(path string, look Look) (root string, ok bool)
+	// may is find with each question about the image answered in favour of residue.
+	may(path string) bool
+	rule() string
+	key() string
+	// literal is what all paths that are found begin with.
+	literal() string
+}
+
+// Residue says what a path is.
+type Residue struct {
+	// Rule is the name of the rule by which it is residue; "" if it is none.
+	Rule string
+	// Root is the directory below which it is residue by its form. The directories between that and the path have no use without it; what else is in them stays. It is "" if a rule
+	// knows the path by its name.
+	Root string
+}
+
+// New returns the Stripper of some rules for an image. read are paths that its program is known to read: they are never residue.
+func New(set Set, c Config, read ...string) *Stripper {
 	s := &Stripper{}
 	env := c.environment()
 	homes := []string{"/root", "/home/*"}
@@ -121,55 +145,69 @@ func New(set Set, c Config) *Stripper {
 			continue
 		}
 		for _, p := range r.Paths {
-			for _, base := range p.bases(env, homes) {
-				s.patterns = append(s.patterns, newPattern(r.Name, path.Join(base, p.Below)))
+			for _, base := range inHomes(p.Base, homes) {
+				s.finders = append(s.finders, newPattern(r.Name, path.Join(base, p.Below)))
 			}
+		}
+		for _, t := range r.Trees {
+			s.finders = append(s.finders, t.finders(r.Name, env, homes)...)
 		}
 	}
 	s.kept = c.named()
+	for _, p := range read {
+		if p = path.Join("/", p); slices.ContainsFunc(s.finders, func(f finder) bool { return f.may(p) }) {
+			s.read = append(s.read, p)
+		}
+	}
+	slices.Sort(s.read)
+	s.read = slices.Compact(s.read)
 	return s
 }
 
-// bases are the places that a path may be below.
-func (p Path) bases(env map[string]string, homes []string) (bases []string) {
-	for _, name := range p.Vars {
-		// A variable may list several directories (GOPATH): the first is where things are put.
-		if v, _, _ := strings.Cut(env[name], ":"); path.IsAbs(v) && path.Clean(v) != "/" {
-			bases = append(bases, path.Clean(v))
-			break
-		}
+// inHomes are the places that a path may stand for.
+func inHomes(p string, homes []string) (list []string) {
+	rest, ok := strings.CutPrefix(p, "~")
+	if !ok {
+		return []string{p}
 	}
-	if rest, ok := strings.CutPrefix(p.Base, "~"); ok {
-		for _, h := range homes {
-			bases = append(bases, h+rest)
-		}
-	} else if p.Base != "" {
-		bases = append(bases, p.Base)
+	for _, h := range homes {
+		list = append(list, h+rest)
 	}
-	return bases
+	return list
 }
 
 // Empty is true of a Stripper that finds nothing.
-func (s *Stripper) Empty() bool { return s == nil || len(s.patterns) == 0 }
+func (s *Stripper) Empty() bool { return s == nil || len(s.finders) == 0 }
 
-// Rule is the name of the rule by which an absolute path is residue; "" if it is none.
-func (s *Stripper) Rule(p string) string {
+// Find tells what an absolute path is.
+func (s *Stripper) Find(p string, look Look) Residue {
 	if s == nil {
-		return ""
+		return Residue{}
 	}
-	for _, pat := range s.patterns {
-		if pat.matches(p) {
+	for _, f := range s.finders {
+		if root, ok := f.find(p, look); ok {
 			if s.keeps(p) {
-				return ""
+				return Residue{}
 			}
-			return pat.rule
+			return Residue{f.rule(), root}
 		}
 	}
-	return ""
+	return Residue{}
 }
 
-// keeps is true for a path that the image's configuration names, or that is below one that it names.
+// Near is false if neither an absolute path nor any below it can be residue.
+func (s *Stripper) Near(p string) bool {
+	return s != nil && slices.ContainsFunc(s.finders, func(f finder) bool {
+		l := f.literal()
+		return strings.HasPrefix(p, l) || strings.HasPrefix(l, p+"/") || p == "/"
+	})
+}
+
+// keeps is true for a path that the image's configuration names, or that is below one that it names, and for one that the program reads.
 func (s *Stripper) keeps(p string) bool {
+	if _, ok := slices.BinarySearch(s.read, p); ok {
+		return true
+	}
 	return slices.ContainsFunc(s.kept, func(k string) bool { return p == k || strings.HasPrefix(p, k+"/") })
 }
 
@@ -179,53 +217,14 @@ func (s *Stripper) Key() string {
 		return ""
 	}
 	var b strings.Builder
-	for _, p := range s.patterns {
-		fmt.Fprintf(&b, "%s %q\n", p.rule, p.text)
+	for _, f := range s.finders {
+		fmt.Fprintf(&b, "%s %s\n", f.rule(), f.key())
 	}
 	for _, k := range s.kept {
 		fmt.Fprintf(&b, "kept %q\n", k)
 	}
+	for _, r := range s.read {
+		fmt.Fprintf(&b, "read %q\n", r)
+	}
 	return b.String()
-}
-
-// pattern is a rule's path, all variables filled in.
-type pattern struct {
-	rule    string
-	text    string
-	literal string   // what all paths that match begin with
-	parts   []string // of text
-}
-
-func newPattern(rule, text string) pattern {
-	literal := text
-	if i := strings.IndexAny(text, `*?[\`); i >= 0 {
-		literal = text[:i]
-	}
-	return pattern{rule, text, literal, strings.Split(strings.TrimPrefix(text, "/"), "/")}
-}
-
-func (p pattern) matches(name string) bool {
-	return strings.HasPrefix(name, p.literal) && matchParts(p.parts, strings.Split(strings.TrimPrefix(name, "/"), "/"))
-}
-
-// matchParts is true if the pattern matches the name's first parts.
-func matchParts(pattern, name []string) bool {
-	for len(pattern) > 0 {
-		if pattern[0] == "**" {
-			for i := range name {
-				if matchParts(pattern[1:], name[i:]) {
-					return true
-				}
-			}
-			return false
-		}
-		if len(name) == 0 {
-			return false
-		}
-		if ok, _ := path.Match(pattern[0], name[0]); !ok {
-			return false
-		}
-		pattern, name = pattern[1:], name[1:]
-	}
-	return true
 }

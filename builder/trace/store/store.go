@@ -114,7 +114,7 @@ func (s *Store) Lookup(weak [32]byte, problem func(message string)) iter.Seq[*tr
 		ids := s.ids(weak)
 		s.mu.Unlock()
 		for _, id := range ids {
-			t, err := s.read(weak, id)
+			t, err := s.read(&weak, id)
 			if err != nil {
 				s.forget(weak, id)
 				if !errors.Is(err, fs.ErrNotExist) && problem != nil {
@@ -129,8 +129,8 @@ func (s *Store) Lookup(weak [32]byte, problem func(message string)) iter.Seq[*tr
 	}
 }
 
-// read returns the trace of a layer if it is what the index says.
-func (s *Store) read(weak [32]byte, id string) (*trace.Trace, error) {
+// read returns the trace of a layer if it is what the index says; without a key, whatever it is.
+func (s *Store) read(weak *[32]byte, id string) (*trace.Trace, error) {
 	path := s.tracePath(id)
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -150,10 +150,18 @@ func (s *Store) read(weak [32]byte, id string) (*trace.Trace, error) {
 	if t.Layer != id {
 		return nil, fmt.Errorf("it belongs to layer %s", t.Layer)
 	}
-	if t.Weak != weak {
+	if weak != nil && t.Weak != *weak {
 		return nil, fmt.Errorf("it belongs to another step")
 	}
 	return t, nil
+}
+
+// Of returns the trace of a layer.
+func (s *Store) Of(id string) (*trace.Trace, error) {
+	if !isID(id) {
+		return nil, fmt.Errorf("%q is the id of no layer", id)
+	}
+	return s.read(nil, id)
 }
 
 // Touch says that a layer was used again: it is found first from now on.

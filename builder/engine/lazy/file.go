@@ -1,0 +1,369 @@
+package lazy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/moby/buildkit/cache"
+	cacheconfig "github.com/moby/buildkit/cache/config"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/snapshot"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/compression"
+	"github.com/moby/buildkit/util/progress"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+
+	"github.com/optbuild/optbuild/builder/compress"
+	"github.com/optbuild/optbuild/builder/record"
+)
+
+// Elsewhere has the trees that machines tell each other of (package sharing has them from a registry).
+type Elsewhere interface {
+	// Asked is true if any of the sessions reads or writes a shared cache.
+	Asked(sessions []string) bool
+	// Tree returns what is at a place of the file system whose layers have a chain id; nil if that is not known.
+	Tree(ctx context.Context, sessions []string, chain, place string) *Tree
+	// Place is told where a file operation works, for those who will have other files to copy there. It takes a reference of its own.
+	Place(sessions []string, below cache.ImmutableRef, places []string)
+}
+
+// Files makes file operations on layers that have not been fetched. Its methods may be called concurrently.
+type Files struct {
+	elsewhere Elsewhere
+
+	mu sync.Mutex
+	// made are the results of such operations, by the id of their record: where their files are, for as long as a reference is held.
+	made  map[string]made
+	order []string // the oldest first
+}
+
+type made struct {
+	dir string
+	ref cache.ImmutableRef // on a skeleton
+}
+
+// maxMade is how many results are kept at hand.
+const maxMade = 256
+
+// NewFiles returns what asks others for trees.
+func NewFiles(e Elsewhere) *Files { return &Files{elsewhere: e, made: map[string]made{}} }
+
+// Dir returns the directory of a layer that a file operation made although those below it were not fetched; "" if it did not.
+func (f *Files) Dir(id string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.made[id].dir
+}
+
+// Close releases what is held.
+func (f *Files) Close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range f.made {
+		release(context.Background(), m.ref)
+	}
+	f.made, f.order = map[string]made{}, nil
+}
+
+func (f *Files) keep(id string, m made) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if old, ok := f.made[id]; ok {
+		release(context.Background(), old.ref)
+	} else {
+		f.order = append(f.order, id)
+	}
+	f.made[id] = m
+	if len(f.order) > maxMade {
+		release(context.Background(), f.made[f.order[0]].ref)
+		delete(f.made, f.order[0])
+		f.order = f.order[1:]
+	}
+}
+
+// Manager is the cache manager of one file operation.
+func (f *Files) Manager(m cache.Manager, op *pb.FileOp) cache.Manager {
+	return fileManager{m, f, places(op)}
+}
+
+// places are where an operation works; nil if that can't be told, or if it has several results.
+func places(op *pb.FileOp) (list []string) {
+	outputs := 0
+	for _, a := range op.Actions {
+		if a.Output >= 0 {
+			outputs++
+		}
+		place := ""
+		switch {
+		case a.GetMkdir() != nil:
+			place = a.GetMkdir().Path
+		case a.GetCopy() != nil:
+			place = a.GetCopy().Dest
+		}
+		if !path.IsAbs(place) {
+			return nil
+		}
+		place = path.Clean(place)
+		if !slices.Contains(list, place) {
+			list = append(list, place)
+		}
+	}
+	if outputs != 1 {
+		return nil
+	}
+	return list
+}
+
+// Plain is a cache manager that takes references that were wrapped, and fetches them.
+func Plain(m cache.Manager) cache.Manager { return plainManager{m} }
+
+type plainManager struct{ cache.Manager }
+
+func (m plainManager) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
+	return m.Manager.New(ctx, Unwrap(parent), g, opts...)
+}
+
+func (m plainManager) GetByBlob(ctx context.Context, d ocispecs.Descriptor, parent cache.ImmutableRef, opts ...cache.RefOption) (cache.ImmutableRef, error) {
+	return m.Manager.GetByBlob(ctx, d, Unwrap(parent), opts...)
+}
+
+func (m plainManager) Merge(ctx context.Context, parents []cache.ImmutableRef, pg progress.Controller, opts ...cache.RefOption) (cache.ImmutableRef, error) {
+	list := make([]cache.ImmutableRef, len(parents))
+	for i, p := range parents {
+		list[i] = Unwrap(p)
+	}
+	return m.Manager.Merge(ctx, list, pg, opts...)
+}
+
+func (m plainManager) Diff(ctx context.Context, lower, upper cache.ImmutableRef, pg progress.Controller, opts ...cache.RefOption) (cache.ImmutableRef, error) {
+	return m.Manager.Diff(ctx, Unwrap(lower), Unwrap(upper), pg, opts...)
+}
+
+type fileManager struct {
+	cache.Manager
+	files  *Files
+	places []string
+}
+
+// New makes what the operation writes to: on the layers below, or, if they have not been fetched and it can be avoided, on a skeleton of them.
+func (m fileManager) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
+	if parent == nil || len(m.places) == 0 || g == nil || !m.files.elsewhere.Asked(session.AllSessionIDs(g)) {
+		return m.Manager.New(ctx, Unwrap(parent), g, opts...)
+	}
+	if Pending(parent) {
+		w, err := m.onSkeleton(ctx, parent, g, opts)
+		if err == nil {
+			if used, ok := ctx.Value(usedKey{}).(*atomic.Bool); ok {
+				used.Store(true)
+			}
+			return w, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		logrus.WithError(err).Debug("layers are fetched for a file operation")
+	}
+	w, err := m.Manager.New(ctx, Unwrap(parent), g, opts...)
+	if err == nil {
+		m.files.elsewhere.Place(session.AllSessionIDs(g), Unwrap(parent), m.places)
+	}
+	return w, err
+}
+
+type asideKey struct{}
+
+// Aside is true in calls for references that are no step's result, nor what one begins on.
+func Aside(ctx context.Context) bool { return ctx.Value(asideKey{}) != nil }
+
+var errNoTree = errors.New("nobody knows what is where it works")
+
+func (m fileManager) onSkeleton(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts []cache.RefOption) (cache.MutableRef, error) {
+	chain := parent.GetString(record.Chain)
+	if chain == "" {
+		return nil, errNoTree
+	}
+	var trees []*Tree
+	for _, place := range m.places {
+		t := m.files.elsewhere.Tree(ctx, session.AllSessionIDs(g), chain, place)
+		if t == nil {
+			return nil, fmt.Errorf("%w: %s on %s", errNoTree, place, chain)
+		}
+		trees = append(trees, t)
+	}
+	ctx = context.WithValue(ctx, asideKey{}, true)
+	below, err := skeleton(ctx, m.Manager, merge(trees), g)
+	if err != nil {
+		return nil, fmt.Errorf("make a skeleton: %w", err)
+	}
+	defer release(ctx, below)
+	w, err := m.Manager.New(ctx, below, g, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &onSkeleton{MutableRef: w, manager: m, parent: parent.Clone(), session: g, opts: opts}, nil
+}
+
+// skeleton is a layer with the names of a tree.
+func skeleton(ctx context.Context, m cache.Manager, t *Tree, g session.Group) (cache.ImmutableRef, error) {
+	w, err := m.New(ctx, nil, g, cache.WithDescription("names for a file operation on layers that are elsewhere"))
+	if err != nil {
+		return nil, err
+	}
+	err = onDirectory(ctx, w, g, t.write)
+	if err != nil {
+		return nil, errors.Join(err, w.Release(context.WithoutCancel(ctx)))
+	}
+	return w.Commit(ctx)
+}
+
+// onDirectory calls f with the directory of a reference that lies on nothing.
+func onDirectory(ctx context.Context, r cache.Mountable, g session.Group, f func(dir string) error) error {
+	mountable, err := r.Mount(ctx, false, g)
+	if err != nil {
+		return err
+	}
+	return mounted(mountable, f)
+}
+
+func mounted(mountable snapshot.Mountable, f func(dir string) error) error {
+	lm := snapshot.LocalMounter(mountable)
+	dir, err := lm.Mount()
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(dir), lm.Unmount())
+}
+
+// onSkeleton is what an operation writes to in place of layers that have not been fetched.
+type onSkeleton struct {
+	cache.MutableRef
+	manager fileManager
+	parent  cache.ImmutableRef
+	session session.Group
+	opts    []cache.RefOption
+	ended   bool // Commit was called
+}
+
+func (w *onSkeleton) Release(ctx context.Context) error {
+	if w.ended {
+		return nil
+	}
+	return errors.Join(w.MutableRef.Release(ctx), w.parent.Release(ctx))
+}
+
+// Commit puts the layer that was made on the skeleton upon those that have not been fetched.
+func (w *onSkeleton) Commit(ctx context.Context) (cache.ImmutableRef, error) {
+	upper, err := w.MutableRef.Commit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.ended = true
+	defer release(ctx, w.parent)
+	r, err := w.lift(ctx, upper)
+	if err != nil {
+		release(ctx, upper)
+		return nil, fmt.Errorf("put what was made on layers that are elsewhere: %w", err)
+	}
+	return r, nil
+}
+
+// Op is a file operation that was made twice: with a Manager, and without one, for when that can't do it.
+func Op(late, plain solver.Op) solver.Op { return fileOp{late, plain} }
+
+type fileOp struct {
+	solver.Op
+	plain solver.Op
+}
+
+// Exec also does it again on the layers themselves when it fails on a skeleton: an archive's links may lead to what is in no list of names, and what does fail fails in its own words.
+func (o fileOp) Exec(ctx context.Context, jobCtx solver.JobContext, inputs []solver.Result) ([]solver.Result, error) {
+	var used atomic.Bool
+	out, err := o.Op.Exec(context.WithValue(ctx, usedKey{}, &used), jobCtx, inputs)
+	if err != nil && used.Load() && ctx.Err() == nil {
+		logrus.WithError(err).Debug("layers are fetched for a file operation")
+		return o.plain.Exec(ctx, jobCtx, inputs)
+	}
+	return out, err
+}
+
+// usedKey is the key of what is set when an operation gets a skeleton.
+type usedKey struct{}
+
+func (w *onSkeleton) lift(ctx context.Context, upper cache.ImmutableRef) (cache.ImmutableRef, error) {
+	dir, err := topDirectory(ctx, upper, w.session)
+	if err != nil {
+		return nil, err
+	}
+	if err := within(dir, w.manager.places); err != nil {
+		return nil, err
+	}
+	c := compress.Instead(compression.New(compression.Default), compress.Options{Cores: 1})
+	remotes, err := upper.GetRemotes(ctx, true, cacheconfig.RefConfig{Compression: c}, false, w.session)
+	if err != nil {
+		return nil, err
+	}
+	layers := remotes[0].Descriptors
+	handlers, err := Handlers(ctx, w.parent, w.session)
+	if err != nil {
+		return nil, err
+	}
+	r, err := w.manager.GetByBlob(ctx, layers[len(layers)-1], Unwrap(w.parent), append(slices.Clone(w.opts), handlers)...)
+	if err != nil {
+		return nil, err
+	}
+	w.manager.files.keep(r.ID(), made{dir, upper})
+	return Wrap(r), nil
+}
+
+// Handlers fetch the layers of a reference.
+func Handlers(ctx context.Context, r cache.ImmutableRef, g session.Group) (cache.DescHandlers, error) {
+	remotes, err := r.GetRemotes(ctx, false, cacheconfig.RefConfig{Compression: compression.New(compression.Default)}, false, g)
+	if err != nil {
+		return nil, err
+	}
+	handlers := cache.DescHandlers{}
+	for _, d := range remotes[0].Descriptors {
+		if h := r.DescHandler(d.Digest); h != nil {
+			handlers[d.Digest] = h
+		}
+	}
+	return handlers, nil
+}
+
+// topDirectory is where the files of a reference's topmost layer are.
+func topDirectory(ctx context.Context, r cache.ImmutableRef, g session.Group) (string, error) {
+	mountable, err := r.Mount(ctx, true, g)
+	if err != nil {
+		return "", err
+	}
+	mounts, done, err := mountable.Mount()
+	if err != nil {
+		return "", err
+	}
+	if done != nil {
+		defer done()
+	}
+	for _, m := range mounts {
+		for _, o := range m.Options {
+			if lower, ok := strings.CutPrefix(o, "lowerdir="); ok {
+				top, _, _ := strings.Cut(lower, ":")
+				return top, nil
+			}
+		}
+	}
+	return "", errors.New("the layer has no directory of its own")
+}
+
+func release(ctx context.Context, r cache.ImmutableRef) {
+	if err := r.Release(context.WithoutCancel(ctx)); err != nil {
+		logrus.WithError(err).Warn("release a layer")
+	}
+}

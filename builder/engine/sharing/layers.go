@@ -1,0 +1,87 @@
+package sharing
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/moby/buildkit/cache"
+	v1 "github.com/moby/buildkit/cache/remotecache/v1"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+
+	"github.com/optbuild/optbuild/builder/export"
+	"github.com/optbuild/optbuild/cache/remote"
+)
+
+// kindLayers is the kind of entries that say which layers RUNs have in an image: merged, and without residue. Their key is that of package export.
+const (
+	kindLayers      = "layers"
+	mediaTypeLayers = "application/vnd.optbuild.cache.layers.v1+json"
+	maxLayersBytes  = 1 << 20
+)
+
+// made is what an image's export has told.
+type made struct {
+	value []byte
+	blobs []ocispecs.Descriptor
+}
+
+var _ export.Elsewhere = (*Caches)(nil)
+
+// Layers returns what was made of RUNs elsewhere.
+func (c *Caches) Layers(ctx context.Context, sessions []string, key string) ([]byte, func(ocispecs.Descriptor) *cache.DescHandler) {
+	for _, b := range c.of(sessions, false) {
+		for _, r := range b.readings() {
+			for _, e := range r.index.Find(kindLayers, key) {
+				value, err := r.store.Fetch(ctx, e.Blob, maxLayersBytes)
+				if err != nil {
+					if ctx.Err() == nil {
+						logrus.WithError(err).Warn("shared cache: layers of an image are not used")
+					}
+					continue
+				}
+				b.uses(e)
+				return value, func(d ocispecs.Descriptor) *cache.DescHandler { return r.handler(ctx, d) }
+			}
+		}
+	}
+	return nil, nil
+}
+
+// Made notes layers for whoever writes a cache at the end.
+func (c *Caches) Made(sessions []string, key string, value []byte, blobs []ocispecs.Descriptor) {
+	for _, b := range c.of(sessions, false) {
+		b.mu.Lock()
+		if b.made == nil {
+			b.made = map[string]made{}
+		}
+		b.made[key] = made{value, blobs}
+		b.mu.Unlock()
+	}
+}
+
+// layers makes entries of what images were given; their layers join the blobs.
+func (e *exporter) layers(ctx context.Context, blobs v1.DescriptorProvider) (entries []remote.Entry, err error) {
+	for _, b := range e.builds {
+		b.mu.Lock()
+		all := maps.Clone(b.made)
+		b.mu.Unlock()
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			m := all[key]
+			var holds []ocispecs.Descriptor
+			for _, d := range m.blobs {
+				blobs[d.Digest] = v1.DescriptorProviderPair{Descriptor: d, Provider: e.caches.content, InfoProvider: e.caches.content}
+				holds = append(holds, bare(d))
+			}
+			blob, err := e.store.PushBytes(ctx, mediaTypeLayers, m.value)
+			if err != nil {
+				return nil, fmt.Errorf("layers of an image: %w", err)
+			}
+			entries = append(entries, remote.Entry{Kind: kindLayers, Key: key, Created: time.Now().UTC(), Blob: blob, Holds: holds})
+		}
+	}
+	return entries, nil
+}

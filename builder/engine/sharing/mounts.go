@@ -1,0 +1,75 @@
+package sharing
+
+import (
+	"context"
+	"slices"
+
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/util/progress"
+
+	"github.com/optbuild/optbuild/builder/engine/mounts"
+	"github.com/optbuild/optbuild/builder/scope"
+	"github.com/optbuild/optbuild/cache/remote"
+)
+
+// Mounts returns what the builds of a step want of its cache mounts.
+func (c *Caches) Mounts(g session.Group) (list []*mounts.Build) {
+	for _, b := range c.of(session.AllSessionIDs(g), false) {
+		b.mu.Lock()
+		if b.mounts != nil {
+			list = append(list, b.mounts)
+		}
+		b.mu.Unlock()
+	}
+	return list
+}
+
+// HasMounts is true if there is an archive for each key.
+func (c *Caches) HasMounts(sessions []string, keys []string) bool {
+	return !slices.ContainsFunc(keys, func(key string) bool {
+		return !slices.ContainsFunc(c.of(sessions, false), func(b *build) bool { return b.has(mounts.Kind, key) })
+	})
+}
+
+// travel lets the cache mounts of builds travel by a shared cache, unless its attributes forbid that.
+func (c *Caches) travel(builds []*build, attrs map[string]string, warn func(string)) {
+	o, err := scope.ParseOptions(attrs)
+	if err != nil || o.MountsOff || c.Keeper == nil {
+		return
+	}
+	for _, b := range builds {
+		b.mu.Lock()
+		if b.mounts == nil {
+			b.mounts = &mounts.Build{
+				Source: &mounts.Remote{Readings: b.mountReadings}, TotalBytes: o.MaxBytes, MaxAge: o.MaxAge,
+				Warn: warn,
+			}
+		}
+		b.mu.Unlock()
+	}
+}
+
+func (b *build) mountReadings() (list []mounts.Reading) {
+	for _, r := range b.readings() {
+		list = append(list, mounts.Reading{Store: r.store.Store, Index: r.index})
+	}
+	return list
+}
+
+// mountEntries saves the cache mounts that the builds have used. The image and everything else of the cache are out by then.
+func (e *exporter) mountEntries(ctx context.Context) (entries []remote.Entry, err error) {
+	for _, b := range e.builds {
+		b.mu.Lock()
+		m := b.mounts
+		b.mu.Unlock()
+		if m == nil || !m.Used() {
+			continue
+		}
+		done := progress.OneOff(ctx, "sending cache mounts")
+		to := &mounts.Remote{Readings: b.mountReadings, Write: e.store.Store, Collect: func(list []remote.Entry) { entries = append(entries, list...) }}
+		if err := done(e.caches.Keeper.Save(ctx, m, to)); err != nil {
+			return entries, err
+		}
+	}
+	return entries, nil
+}

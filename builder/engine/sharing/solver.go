@@ -1,0 +1,161 @@
+package sharing
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/klauspost/compress/zstd"
+	v1 "github.com/moby/buildkit/cache/remotecache/v1"
+	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
+	"github.com/moby/buildkit/solver"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// kindSolver is the kind of entries that hold BuildKit's cache chains of one build: which result a step has whose inputs have these digests.
+const (
+	kindSolver      = "solver"
+	mediaTypeSolver = "application/vnd.optbuild.cache.solver.v1+zstd"
+)
+
+// Bounds of what is read.
+const (
+	maxSolver      = 4 << 20  // bytes of a blob
+	maxSolverPlain = 64 << 20 // and of what is in it
+	maxRecords     = 50_000
+	maxDepth       = 500       // layers below each other: overlayfs mounts no more
+	maxResultSize  = 1_000_000 // layers of all results: BuildKit makes a list for each
+	maxSolved      = 10        // solver entries of one index that are read, the newest first
+
+	// maxValues is how many values a blob of JSON has at most. The shortest ones are a hundred times as large in memory.
+	maxValues = 1 << 20
+)
+
+// solved is what a solver entry holds.
+type solved struct {
+	Config *cacheimporttypes.CacheConfig `json:"config"` // BuildKit's
+	Layers []ocispecs.Descriptor         `json:"layers"` // with their annotations
+	// Stored are the ids of stored layers by the chain id of what they make with the layers below them.
+	Stored map[string]string `json:"stored,omitempty"`
+	// Sums are what small layers are known by, by the digest of their content.
+	Sums map[string]string `json:"sums,omitempty"`
+}
+
+func (s *solved) encode() ([]byte, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	return pack(b)
+}
+
+func decodeSolved(b []byte) (*solved, error) {
+	plain, err := unpackJSON(b, maxSolverPlain)
+	if err != nil {
+		return nil, err
+	}
+	s := &solved{}
+	if err := json.Unmarshal(plain, s); err != nil {
+		return nil, err
+	}
+	if s.Config == nil || len(s.Config.Records) > maxRecords || len(s.Config.Layers) > maxRecords || len(s.Layers) > maxRecords {
+		return nil, errors.New("it has no records, or too many")
+	}
+	for i, d := range s.Layers {
+		if err := d.Digest.Validate(); err != nil || d.Size < 0 || images.IsNonDistributable(d.MediaType) {
+			return nil, fmt.Errorf("layer %q is none", d.Digest)
+		}
+		s.Layers[i] = bare(d) // images get no links to other places by it
+		s.Layers[i].Annotations = d.Annotations
+	}
+	return s, s.bounded()
+}
+
+// bounded is an error if the layers of the results are too many for their lists.
+func (s *solved) bounded() error {
+	depths := make([]int, len(s.Config.Layers)) // 0: not known yet
+	depth := func(i int) (int, error) {
+		var way []int
+		for ; i >= 0 && i < len(depths) && depths[i] == 0; i = s.Config.Layers[i].ParentIndex {
+			if way = append(way, i); len(way) > maxDepth {
+				return 0, fmt.Errorf("more than %d layers lie on each other", maxDepth)
+			}
+		}
+		n := 0
+		if i >= 0 && i < len(depths) {
+			n = depths[i]
+		}
+		for _, i := range slices.Backward(way) {
+			n++
+			depths[i] = n
+		}
+		return n, nil
+	}
+	all := 0
+	for _, r := range s.Config.Records {
+		for _, res := range r.Results {
+			n, err := depth(res.LayerIndex)
+			if err != nil {
+				return err
+			}
+			if all += n; n > maxDepth || all > maxResultSize {
+				return errors.New("its results have too many layers")
+			}
+		}
+		for _, res := range r.ChainedResults {
+			if all += len(res.LayerIndexes); len(res.LayerIndexes) > maxDepth || all > maxResultSize {
+				return errors.New("its results have too many layers")
+			}
+		}
+	}
+	return nil
+}
+
+// into adds the records to chains. Their layers come from a provider.
+func (s *solved) into(chains solver.CacheExporterTarget, p content.Provider) error {
+	layers := v1.DescriptorProvider{}
+	for _, d := range s.Layers {
+		layers[d.Digest] = v1.DescriptorProviderPair{Descriptor: d, Provider: p}
+	}
+	return v1.ParseConfig(*s.Config, layers, chains)
+}
+
+// pack compresses; the same bytes give the same bytes.
+func pack(b []byte) ([]byte, error) {
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression))
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	return w.EncodeAll(b, nil), nil
+}
+
+// unpack is the inverse of pack, for at most so many bytes.
+func unpack(b []byte, most int) ([]byte, error) {
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(most)))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return r.DecodeAll(b, nil)
+}
+
+// unpackJSON is unpack for JSON that does not take much more memory than its bytes.
+func unpackJSON(b []byte, most int) ([]byte, error) {
+	plain, err := unpack(b, most)
+	if err != nil {
+		return nil, err
+	}
+	values := 0
+	for _, mark := range []string{",", "{", "["} {
+		values += bytes.Count(plain, []byte(mark))
+	}
+	if values > maxValues {
+		return nil, fmt.Errorf("it has more than %d values", maxValues)
+	}
+	return plain, nil
+}

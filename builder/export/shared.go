@@ -1,0 +1,186 @@
+package export
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/session"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+
+	"github.com/optbuild/optbuild/builder/record"
+)
+
+// Elsewhere is where machines tell each other which layers images were given, so that one that has none of an image's files can export it (package sharing has it from a registry).
+type Elsewhere interface {
+	// Asked is true if any of the sessions reads or writes a shared cache.
+	Asked(sessions []string) bool
+	// LayerID returns the id of the stored layer with a chain id; "" if that is not known.
+	LayerID(sessions []string, chain string) string
+	// Layers returns what was made of the RUNs with a key, in the form of Made; nil if nothing is known. Handler fetches one of its blobs.
+	Layers(ctx context.Context, sessions []string, key string) (value []byte, handler func(ocispecs.Descriptor) *cache.DescHandler)
+	// Made is told what was made of RUNs: a value, and the blobs that it is worth nothing without.
+	Made(sessions []string, key string, value []byte, blobs []ocispecs.Descriptor)
+}
+
+// group is a run of RUNs, and what became of it.
+type group struct {
+	whole    unit
+	parts    []unit
+	outcomes map[int]outcome // by the first layer of a part
+	key      string          // that others know it by; "" if they can't
+	handler  func(ocispecs.Descriptor) *cache.DescHandler
+}
+
+// sharedGroup is the form in which a group is passed on.
+type sharedGroup struct {
+	Units    []int     `json:"units"`
+	Outcomes []outcome `json:"outcomes"`
+}
+
+// group returns the parts of a unit: as others have divided it, or as its layers say.
+func (j *job) group(ctx context.Context, u unit, squash Squash) (*group, error) {
+	g := &group{whole: u, parts: []unit{u}, outcomes: map[int]outcome{}}
+	if squash != SquashRuns || u.runs() == 0 {
+		return g, nil
+	}
+	if j.Elsewhere != nil && j.Elsewhere.Asked(j.sessions()) {
+		if k, ok := j.sharedKey(u); ok {
+			g.key = k.sum()
+			if j.find(ctx, g) {
+				return g, nil
+			}
+		}
+	}
+	var err error
+	g.parts, err = j.divide(ctx, u)
+	return g, err
+}
+
+func (j *job) sessions() []string {
+	if j.session == nil {
+		return nil
+	}
+	return session.AllSessionIDs(j.session)
+}
+
+// sharedKey is a key of what a unit's layers are made of, whatever machine made them. Of what lies below only the base image is in it: a stored layer stands for all that its step depended
+// on. What it did not look at it has not changed, and what it did look at is as it was, else it would not have been replayed on the COPYs that are below it now.
+func (j *job) sharedKey(u unit) (*key, bool) {
+	k := j.common(u)
+	k.add("divided", fmt.Sprint(minDivided))
+	if j.base > 0 {
+		chain := j.chain[j.base-1].GetString(record.Chain)
+		if chain == "" {
+			return nil, false
+		}
+		k.add("base", chain)
+	}
+	for i, ref := range j.chain[u.first : u.last+1] {
+		chain := ref.GetString(record.Chain)
+		id := ref.GetString(record.Stored)
+		if id == "" && chain != "" {
+			id = j.Elsewhere.LayerID(j.sessions(), chain)
+		}
+		switch {
+		case u.steps[i].kind == run && id != "":
+			k.add("stored", id)
+		case u.steps[i].kind == workdir && ref.GetString(record.DiffID) != "":
+			k.add("files", ref.GetString(record.DiffID))
+		case chain != "":
+			k.add("chain", chain)
+		default:
+			return nil, false
+		}
+	}
+	return k, true
+}
+
+// find takes what others have made of a group.
+func (j *job) find(ctx context.Context, g *group) bool {
+	value, handler := j.Elsewhere.Layers(ctx, j.sessions(), g.key)
+	if value == nil {
+		return false
+	}
+	var s sharedGroup
+	err := json.Unmarshal(value, &s)
+	if err == nil && (!g.whole.fits(s.Units) || len(s.Outcomes) != len(s.Units)) {
+		err = errors.New("it is of other layers")
+	}
+	for i := range s.Outcomes {
+		if err == nil {
+			err = s.Outcomes[i].check()
+		}
+	}
+	if err != nil {
+		logrus.WithError(err).Warn("merged layers from elsewhere are not used")
+		return false
+	}
+	g.parts, g.handler = g.whole.cut(s.Units), handler
+	for i, p := range g.parts {
+		g.outcomes[p.first] = s.Outcomes[i]
+	}
+	return true
+}
+
+// check is an error if an outcome is none that is passed on. What it says of its layer besides the digests is dropped.
+func (o *outcome) check() error {
+	if o.Desc == nil {
+		if len(o.Stripped) > 0 {
+			return errors.New("it has no layer")
+		}
+		return nil
+	}
+	d := o.Desc
+	_, err := digest.Parse(d.Annotations[labels.LabelUncompressed])
+	if err == nil {
+		err = d.Digest.Validate()
+	}
+	if err == nil && (d.Size < 0 || !images.IsLayerType(d.MediaType) || images.IsNonDistributable(d.MediaType)) {
+		err = fmt.Errorf("%s is no layer", d.Digest)
+	}
+	if err == nil {
+		d.URLs, d.Data, d.Platform, d.ArtifactType = nil, nil, nil, ""
+	}
+	return err
+}
+
+// outcomeOf is the outcome of one of a group's parts. Without wanted, a unit that stays as it is needs no layer.
+func (j *job) outcomeOf(ctx context.Context, g *group, u unit, wanted bool) (outcome, error) {
+	if o, ok := g.outcomes[u.first]; ok && g.handler != nil && (!wanted || o.Desc != nil) {
+		return o, nil
+	}
+	o, err := j.outcome(ctx, u, wanted)
+	if err == nil {
+		g.outcomes[u.first] = o
+	}
+	return o, err
+}
+
+// pass tells others what was made of a group here.
+func (j *job) pass(g *group) {
+	if g.key == "" || g.handler != nil || len(g.outcomes) != len(g.parts) {
+		return
+	}
+	s := sharedGroup{}
+	var blobs []ocispecs.Descriptor
+	for _, p := range g.parts {
+		o := g.outcomes[p.first]
+		s.Units, s.Outcomes = append(s.Units, len(p.steps)), append(s.Outcomes, o)
+		if o.Desc != nil {
+			blobs = append(blobs, *o.Desc)
+		}
+	}
+	value, err := json.Marshal(s)
+	if err != nil {
+		logrus.WithError(err).Warn("pass on merged layers")
+		return
+	}
+	j.Elsewhere.Made(j.sessions(), g.key, value, blobs)
+}

@@ -1,0 +1,14 @@
+// Package record names the fields of BuildKit's cache records that optbuild reads, and those that it adds. They are read with RefMetadata.GetString.
+package record
+
+// BuildKit's own (its cache/metadata.go). Records of layers have them as soon as the layer has a blob.
+const (
+	Chain  = "cache.chainID" // digest of the layer's content and of all layers below
+	DiffID = "cache.diffID"  // digest of the layer's content
+)
+
+// Optbuild's.
+const (
+	Stored      = "optbuild.stored"       // id of the stored layer that a RUN's layer is
+	ContextRead = "optbuild.context-read" // not empty: the RUN has read files of the build context, see snapshot.ContextRead
+)
