@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -59,6 +60,8 @@ func (m *Merger) merge(ctx context.Context, src *exporter.Source, o Options, cfg
 		switch {
 		case err != nil && (ctx.Err() != nil || errors.Is(err, syscall.ENOSPC)):
 			return nil, r, refs, err
+		case err != nil && strings.Contains(err.Error(), unverified):
+			return nil, r, refs, fmt.Errorf("%w: it came from a cache that is wrong, and was kept; `optbuild prune -a` drops it", err)
 		case err != nil: // as it is, it is right
 			logrus.WithError(err).Debug("merge layers")
 			img = Image{Alone: err.Error()}
@@ -72,6 +75,9 @@ func (m *Merger) merge(ctx context.Context, src *exporter.Source, o Options, cfg
 	}
 	return out, r, refs, nil
 }
+
+// unverified is in the text of BuildKit's error of a layer that has not the content that its record says (cache/refs.go). An image with it would lack files.
+const unverified = "failed to verify layer"
 
 // replace puts a result in the place of another one.
 func replace(src *exporter.Source, old, ref cache.ImmutableRef) {
