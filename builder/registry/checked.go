@@ -43,10 +43,7 @@ func (t *checked) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	switch resp.StatusCode {
 	case http.StatusOK:
-		d, err := digest.Parse(path.Base(r.URL.Path))
-		if r.Response != nil { // after a redirection: the address says nothing of what is there
-			d, err = digest.Parse(path.Base(first(r).URL.Path))
-		}
+		d, err := asked(first(r).URL.Path) // after a redirection, the address says nothing of what is there
 		body := io.ReadCloser(newSteady(resp.Body, t.period, t.least))
 		if err == nil && d.Algorithm().Available() && !resp.Uncompressed {
 			body = &checkedBody{ReadCloser: body, digest: d, hash: d.Algorithm().Hash()}
@@ -56,6 +53,15 @@ func (t *checked) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp.Body = newSteady(resp.Body, t.period, t.least)
 	}
 	return resp, nil
+}
+
+// asked is the digest of what an address of the distribution API is of. That of referrers ends with a digest, too, but of something else.
+func asked(address string) (digest.Digest, error) {
+	kind := path.Base(path.Dir(address))
+	if kind != "blobs" && kind != "manifests" {
+		return "", fmt.Errorf("%s: %w", address, errors.ErrUnsupported)
+	}
+	return digest.Parse(path.Base(address))
 }
 
 // first is the request that a redirected one began with.

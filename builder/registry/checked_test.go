@@ -64,13 +64,14 @@ func TestCheckedRequests(t *testing.T) {
 	mux.Handle("/store/x", serve(right))
 	mux.Handle("/store/y", serve(wrong))
 	mux.Handle("/v2/a/manifests/latest", serve(wrong))
+	mux.Handle("/v2/a/referrers/"+d.String(), serve(wrong)) // what refers to it
 	mux.Handle("/v2/a/manifests/"+d.String(), serve(wrong))
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	client := &http.Client{Transport: newChecked(http.DefaultTransport)}
 	for path, fine := range map[string]bool{
 		"/v2/a/blobs/" + d.String(): true, "/v2/b/blobs/" + d.String(): false, "/v2/c/blobs/" + d.String(): true, "/v2/d/blobs/" + d.String(): false,
-		"/v2/a/manifests/latest": true, "/v2/a/manifests/" + d.String(): false,
+		"/v2/a/referrers/" + d.String(): true, "/v2/a/manifests/latest": true, "/v2/a/manifests/" + d.String(): false,
 	} {
 		for _, part := range []bool{false, true} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
