@@ -7,7 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -126,56 +126,37 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 	return 0, b.err
 }
 
-// steady is a body that ends with an error when it brings too little.
+// steady is a body that ends with an error when it brings too little in the time that it is waited for. How long its reader takes between two reads does not count.
 type steady struct {
 	io.ReadCloser
 	period time.Duration
 	least  int
-	stop   *time.Timer
 
-	mu    sync.Mutex
-	begin time.Time
-	got   int
-	slow  error
+	waited time.Duration // for got bytes
+	got    int
 }
 
 func newSteady(body io.ReadCloser, period time.Duration, least int) *steady {
-	s := &steady{ReadCloser: body, period: period, least: least, begin: time.Now()}
-	s.stop = time.AfterFunc(period, s.silent)
-	return s
-}
-
-// silent ends a read that waits for a byte that does not come.
-func (s *steady) silent() {
-	s.mu.Lock()
-	s.slow = s.tooSlow()
-	s.mu.Unlock()
-	s.ReadCloser.Close()
-}
-
-func (s *steady) tooSlow() error {
-	return fmt.Errorf("the registry sends too slowly: %d bytes in %v", s.got, time.Since(s.begin).Round(time.Second))
+	return &steady{ReadCloser: body, period: period, least: least}
 }
 
 func (s *steady) Read(p []byte) (int, error) {
-	s.stop.Reset(s.period)
+	var silent atomic.Bool
+	timer := time.AfterFunc(s.period, func() {
+		silent.Store(true)
+		s.ReadCloser.Close() // which ends the read
+	})
+	began := time.Now()
 	n, err := s.ReadCloser.Read(p)
-	s.stop.Stop()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	timer.Stop()
+	s.waited += time.Since(began)
 	s.got += n
-	switch past := time.Since(s.begin); {
-	case s.slow != nil:
-		return n, s.slow
-	case err == nil && past >= s.period && s.got < s.least:
-		return n, s.tooSlow()
-	case past >= s.period:
-		s.begin, s.got = time.Now(), 0
+	if s.waited < s.period && !silent.Load() {
+		return n, err
 	}
+	if silent.Load() || err == nil && s.got < s.least {
+		return n, fmt.Errorf("the registry sends too slowly: %d bytes in %v", s.got, s.waited.Round(time.Second))
+	}
+	s.waited, s.got = 0, 0
 	return n, err
-}
-
-func (s *steady) Close() error {
-	s.stop.Stop()
-	return s.ReadCloser.Close()
 }

@@ -94,14 +94,16 @@ func TestCheckedRequests(t *testing.T) {
 	}
 }
 
-// A body that brings a byte a second is too slow, and one that brings nothing more; one that takes long, but goes on, is not.
+// A body that brings a byte a second is too slow, and one that brings nothing more; one that takes long, but goes on, is not, nor is one whose reader takes his time.
 func TestSteady(t *testing.T) {
 	for name, test := range map[string]struct {
-		every time.Duration
-		bytes int
-		fine  bool
+		every  time.Duration
+		bytes  int
+		reader time.Duration // that he takes for each piece
+		fine   bool
 	}{
-		"a byte a second": {time.Second, 1, false}, "nothing": {time.Hour, 1 << 20, false}, "slow, but steady": {10 * time.Second, 8 << 10, true},
+		"a byte a second": {time.Second, 1, 0, false}, "nothing": {time.Hour, 1 << 20, 0, false}, "slow, but steady": {10 * time.Second, 8 << 10, 0, true},
+		"a slow reader": {0, 1 << 10, time.Minute, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -118,7 +120,14 @@ func TestSteady(t *testing.T) {
 					in.Close()
 				}()
 				body := newSteady(out, slowPeriod, slowLeast)
-				_, err := io.Copy(io.Discard, body)
+				time.Sleep(test.reader) // in the bubble
+				var err error
+				for piece := make([]byte, 1<<10); err == nil; time.Sleep(test.reader) {
+					_, err = body.Read(piece)
+				}
+				if err == io.EOF {
+					err = nil
+				}
 				body.Close()
 				if (err == nil) != test.fine || err != nil && !strings.Contains(err.Error(), "too slowly") {
 					t.Error(err)
