@@ -270,7 +270,7 @@ type beginning struct {
 
 func (m beginning) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
 	ref, err := m.Manager.New(ctx, parent, g, opts...)
-	if err == nil && parent != nil && !lazy.Aside(ctx) && !lazy.Pending(parent) {
+	if err == nil && parent != nil && !lazy.Aside(ctx) {
 		m.eager.prepare(parent.Clone(), m.image, g)
 	}
 	return ref, err

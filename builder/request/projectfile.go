@@ -1,17 +1,15 @@
 package request
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
-	"github.com/pelletier/go-toml/v2"
+	"github.com/optbuild/optbuild/builder/tomlfile"
 )
 
 // ProjectFile is what a project says to everybody who builds it. It is looked for in the context's directory, then in the root of the work tree that the context is in. The
@@ -113,22 +111,19 @@ func readProject(path string) (text []byte, owner uint32, err error) {
 }
 
 func parseProject(path string, text []byte, p *project) error {
-	d := toml.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	err := d.Decode(p)
-	var unknown *toml.StrictMissingError
-	var wrong *toml.DecodeError
-	switch {
-	case err == nil:
+	line, err := tomlfile.Decode(text, p)
+	if err == nil {
 		return nil
-	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
-		line, _ := unknown.Errors[0].Position()
-		return &InputError{Path: fmt.Sprintf("%s:%d", path, line), Err: fmt.Errorf("unknown key %q", strings.Join(unknown.Errors[0].Key(), ".")), Hint: "the key that it may have is cache"}
-	case errors.As(err, &wrong):
-		line, _ := wrong.Position()
-		return &InputError{Path: fmt.Sprintf("%s:%d", path, line), Err: errors.New(strings.TrimPrefix(wrong.Error(), "toml: "))}
 	}
-	return &InputError{Path: path, Err: err}
+	wrong := &InputError{Path: path, Err: err}
+	if line > 0 {
+		wrong.Path = fmt.Sprintf("%s:%d", path, line)
+	}
+	var unknown tomlfile.UnknownKeyError
+	if errors.As(err, &unknown) {
+		wrong.Hint = "the key that it may have is cache"
+	}
+	return wrong
 }
 
 // workTree is the root of the work tree that a directory is in, "" if it is in none.

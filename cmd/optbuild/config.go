@@ -1,17 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
-	"github.com/pelletier/go-toml/v2"
 	"github.com/urfave/cli/v2"
 
+	"github.com/optbuild/optbuild/builder/tomlfile"
 	"github.com/optbuild/optbuild/cache"
 )
 
@@ -40,20 +38,12 @@ func loadConfig() (c configFile, err error) {
 }
 
 func parseConfig(path string, text []byte, c *configFile) error {
-	d := toml.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	err := d.Decode(c)
-	var unknown *toml.StrictMissingError
-	var wrong *toml.DecodeError
+	line, err := tomlfile.Decode(text, c)
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
-		line, _ := unknown.Errors[0].Position()
-		return &usageErr{fmt.Errorf("%s:%d: unknown key %q", path, line, strings.Join(unknown.Errors[0].Key(), "."))}
-	case errors.As(err, &wrong):
-		line, _ := wrong.Position()
-		return &usageErr{fmt.Errorf("%s:%d: %s", path, line, strings.TrimPrefix(wrong.Error(), "toml: "))}
+	case line > 0:
+		return &usageErr{fmt.Errorf("%s:%d: %w", path, line, err)}
 	}
 	return &usageErr{fmt.Errorf("%s: %w", path, err)}
 }

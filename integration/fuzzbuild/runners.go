@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,18 +47,11 @@ func (f Far) String() string {
 // stamps of now. Every build is compared.
 func (r *Rig) RunRunners(ctx context.Context, s Runners) (*Report, error) {
 	return r.each(ctx, s.Campaign, func(ctx context.Context, p *Project, row *Row) error {
-		c, err := r.newChecker(p, row)
+		q, err := r.newSequence(p, row, s.Seed)
 		if err != nil {
 			return err
 		}
-		defer c.remove()
-		first, err := Take(c.context)
-		if err != nil {
-			return err
-		}
-		q := &sequence{checker: c, states: []State{first}, memories: map[string]memory{}}
-		// What is done depends on the name and the campaign's seed alone.
-		q.generator = &generator{Rand: rand.New(rand.NewPCG(digest(p.Name), s.Seed)), outputs: 1000}
+		defer q.remove()
 		for n := range s.Builds {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)

@@ -25,19 +25,13 @@ const large = 40
 // two state directories in turn, kills builds, and prunes in between. Every build is compared.
 func (r *Rig) RunSequences(ctx context.Context, s Sequences) (*Report, error) {
 	return r.each(ctx, s.Campaign, func(ctx context.Context, p *Project, row *Row) error {
-		c, err := r.newChecker(p, row)
-		if err != nil {
-			return err
-		}
-		defer c.remove()
-		first, err := Take(c.context)
-		if err != nil {
-			return err
-		}
 		// The name of a generated project holds its seed: it is all that is needed to do the same again.
-		q := &sequence{checker: c, states: []State{first}, memories: map[string]memory{}}
-		q.generator = &generator{Rand: rand.New(rand.NewPCG(digest(p.Name), 4)), outputs: 1000}
-		if err := c.check(ctx, "nothing"); err != nil {
+		q, err := r.newSequence(p, row, 4)
+		if err != nil {
+			return err
+		}
+		defer q.remove()
+		if err := q.check(ctx, "nothing"); err != nil {
 			return err
 		}
 		for range s.Steps {
@@ -50,6 +44,23 @@ func (r *Rig) RunSequences(ctx context.Context, s Sequences) (*Report, error) {
 		}
 		return nil
 	})
+}
+
+// newSequence begins with a project as it is. What will be done depends on its name and a seed. The caller removes what it leaves.
+func (r *Rig) newSequence(p *Project, row *Row, seed uint64) (*sequence, error) {
+	c, err := r.newChecker(p, row)
+	if err != nil {
+		return nil, err
+	}
+	first, err := Take(c.context)
+	if err != nil {
+		c.remove()
+		return nil, err
+	}
+	return &sequence{
+		checker: c, states: []State{first}, memories: map[string]memory{},
+		generator: &generator{Rand: rand.New(rand.NewPCG(digest(p.Name), seed)), outputs: 1000},
+	}, nil
 }
 
 // sequence is a project on its way.

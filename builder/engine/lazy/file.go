@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -17,6 +16,8 @@ import (
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/compression"
+	"github.com/moby/buildkit/util/overlay"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder/compress"
@@ -29,8 +30,8 @@ type Elsewhere interface {
 	Asked(sessions []string) bool
 	// Tree returns what is at a place of the file system whose layers have a chain id; nil if that is not known.
 	Tree(ctx context.Context, sessions []string, chain, place string) *Tree
-	// Place is told where a file operation works, for those who will have other files to copy there. It takes a reference of its own.
-	Place(sessions []string, below cache.ImmutableRef, places []string)
+	// Place is told where a file operation works, for those who will have other files to copy there: on a record, by its id.
+	Place(sessions []string, below string, places []string)
 }
 
 // Files makes file operations on layers that have not been fetched. Its methods may be called concurrently.
@@ -129,7 +130,7 @@ type fileManager struct {
 // New makes what the operation writes to: on the layers below, or, if they have not been fetched and it can be avoided, on a skeleton of them.
 func (m fileManager) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
 	if parent == nil || len(m.places) == 0 || g == nil || !m.files.elsewhere.Asked(session.AllSessionIDs(g)) {
-		return m.Manager.New(ctx, Unwrap(parent), g, opts...)
+		return m.Manager.New(ctx, parent, g, opts...)
 	}
 	if Pending(parent) {
 		w, err := m.onSkeleton(ctx, parent, g, opts)
@@ -144,9 +145,9 @@ func (m fileManager) New(ctx context.Context, parent cache.ImmutableRef, g sessi
 		}
 		logrus.WithError(err).Debug("layers are fetched for a file operation")
 	}
-	w, err := m.Manager.New(ctx, Unwrap(parent), g, opts...)
+	w, err := m.Manager.New(ctx, parent, g, opts...)
 	if err == nil {
-		m.files.elsewhere.Place(session.AllSessionIDs(g), Unwrap(parent), m.places)
+		m.files.elsewhere.Place(session.AllSessionIDs(g), parent.ID(), m.places)
 	}
 	return w, err
 }
@@ -190,29 +191,24 @@ func skeleton(ctx context.Context, m cache.Manager, t *Tree, g session.Group) (c
 	if err != nil {
 		return nil, err
 	}
-	err = onDirectory(ctx, w, g, t.write)
-	if err != nil {
+	if err := OnFiles(ctx, w, false, g, t.write); err != nil {
 		return nil, errors.Join(err, w.Release(context.WithoutCancel(ctx)))
 	}
 	return w.Commit(ctx)
 }
 
-// onDirectory calls f with the directory of a reference that lies on nothing.
-func onDirectory(ctx context.Context, r cache.Mountable, g session.Group, f func(dir string) error) error {
-	mountable, err := r.Mount(ctx, false, g)
+// OnFiles calls f with a directory in which a reference is mounted.
+func OnFiles(ctx context.Context, r cache.Mountable, readonly bool, g session.Group, f func(dir string) error) error {
+	mountable, err := r.Mount(ctx, readonly, g)
 	if err != nil {
 		return err
 	}
-	return mounted(mountable, f)
-}
-
-func mounted(mountable snapshot.Mountable, f func(dir string) error) error {
-	lm := snapshot.LocalMounter(mountable)
-	dir, err := lm.Mount()
+	mounter := snapshot.LocalMounter(mountable)
+	dir, err := mounter.Mount()
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(dir), lm.Unmount())
+	return errors.Join(f(dir), mounter.Unmount())
 }
 
 // onSkeleton is what an operation writes to in place of layers that have not been fetched.
@@ -271,10 +267,11 @@ func (o fileOp) Exec(ctx context.Context, jobCtx solver.JobContext, inputs []sol
 type usedKey struct{}
 
 func (w *onSkeleton) lift(ctx context.Context, upper cache.ImmutableRef) (cache.ImmutableRef, error) {
-	dir, err := topDirectory(ctx, upper, w.session)
+	dirs, err := directories(ctx, upper, w.session)
 	if err != nil {
 		return nil, err
 	}
+	dir := dirs[0]
 	if err := within(dir, w.manager.places); err != nil {
 		return nil, err
 	}
@@ -284,11 +281,11 @@ func (w *onSkeleton) lift(ctx context.Context, upper cache.ImmutableRef) (cache.
 		return nil, err
 	}
 	layers := remotes[0].Descriptors
-	handlers, err := Handlers(ctx, w.parent, w.session)
+	below, err := w.parent.GetRemotes(ctx, false, cacheconfig.RefConfig{Compression: c}, false, w.session)
 	if err != nil {
 		return nil, err
 	}
-	r, err := w.manager.GetByBlob(ctx, layers[len(layers)-1], Unwrap(w.parent), append(slices.Clone(w.opts), handlers)...)
+	r, err := w.manager.GetByBlob(ctx, layers[len(layers)-1], w.parent, append(slices.Clone(w.opts), Handlers(w.parent, below[0].Descriptors))...)
 	if err != nil {
 		return nil, err
 	}
@@ -296,43 +293,39 @@ func (w *onSkeleton) lift(ctx context.Context, upper cache.ImmutableRef) (cache.
 	return Wrap(r), nil
 }
 
-// Handlers fetch the layers of a reference.
-func Handlers(ctx context.Context, r cache.ImmutableRef, g session.Group) (cache.DescHandlers, error) {
-	remotes, err := r.GetRemotes(ctx, false, cacheconfig.RefConfig{Compression: compression.New(compression.Default)}, false, g)
-	if err != nil {
-		return nil, err
-	}
+// Handlers fetch layers of a reference.
+func Handlers(r cache.ImmutableRef, layers []ocispecs.Descriptor) cache.DescHandlers {
 	handlers := cache.DescHandlers{}
-	for _, d := range remotes[0].Descriptors {
+	for _, d := range layers {
 		if h := r.DescHandler(d.Digest); h != nil {
 			handlers[d.Digest] = h
 		}
 	}
-	return handlers, nil
+	return handlers
 }
 
-// topDirectory is where the files of a reference's topmost layer are.
-func topDirectory(ctx context.Context, r cache.ImmutableRef, g session.Group) (string, error) {
+// directories are where the files of a reference's layers are, the topmost first.
+func directories(ctx context.Context, r cache.ImmutableRef, g session.Group) ([]string, error) {
 	mountable, err := r.Mount(ctx, true, g)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	mounts, done, err := mountable.Mount()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if done != nil {
 		defer done()
 	}
-	for _, m := range mounts {
-		for _, o := range m.Options {
-			if lower, ok := strings.CutPrefix(o, "lowerdir="); ok {
-				top, _, _ := strings.Cut(lower, ":")
-				return top, nil
-			}
-		}
+	if len(mounts) != 1 {
+		return nil, errors.New("the layers have no directories of their own")
 	}
-	return "", errors.New("the layer has no directory of its own")
+	if mounts[0].Type == "bind" || mounts[0].Type == "rbind" {
+		return []string{mounts[0].Source}, nil
+	}
+	layers, err := overlay.GetOverlayLayers(mounts[0])
+	slices.Reverse(layers)
+	return layers, err
 }
 
 func release(ctx context.Context, r cache.ImmutableRef) {

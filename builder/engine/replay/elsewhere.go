@@ -188,12 +188,8 @@ func (st *step) take(ctx context.Context, parent cache.ImmutableRef, cm cache.Ma
 	if err != nil {
 		return err
 	}
-	handlers := cache.DescHandlers{f.Layer.Digest: f.Handler}
-	for _, d := range remotes[0].Descriptors {
-		if h := parent.DescHandler(d.Digest); h != nil {
-			handlers[d.Digest] = h
-		}
-	}
+	handlers := lazy.Handlers(parent, remotes[0].Descriptors)
+	handlers[f.Layer.Digest] = f.Handler
 	ref, err := cm.GetByBlob(ctx, f.Layer, parent, handlers, cache.WithDescription(fmt.Sprintf("%s, made elsewhere", st.name)))
 	if err != nil {
 		return err

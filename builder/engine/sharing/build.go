@@ -49,11 +49,11 @@ type build struct {
 	stored map[string]string // ids of stored layers by chain id
 	sums   map[string]string // what small layers are known by, by the digest of their content
 	writes bool              // there will be a cache to write
-	worked []worksAt
+	worked []worksAt         // where file operations have
 	ran    []replay.Ran
 	copied []replay.Copied
 	made   map[string]made // by key
-	used   []remote.Entry  // that were found, and were right
+	used   []remote.Entry  // that were found, and were right; of solver entries those that were read
 	mounts *mounts.Build   // nil: they do not travel
 }
 
@@ -68,6 +68,9 @@ func (b *build) reads(r reading, list []*solved) {
 	defer b.mu.Unlock()
 	b.read = append(b.read, r)
 	b.solved = append(b.solved, list...)
+	for _, s := range list {
+		b.used = append(b.used, s.entry)
+	}
 	if b.stored == nil {
 		b.stored, b.sums = map[string]string{}, map[string]string{}
 	}

@@ -136,17 +136,27 @@ func (e *exporter) send(ctx context.Context) ([]remote.Entry, error) {
 		}
 		entries = append(entries, build)
 	}
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	// What the build has used is passed on with what is new, so that it does not grow too old.
+	return append(entries, e.used()...), nil
+}
+
+// used are the entries of the scope that is written which the build has used: they are added again, so that what is in use does not grow too old. If nothing else is added, that writes nothing
+// most often (see remote.Store.Add).
+func (e *exporter) used() (entries []remote.Entry) {
 	for _, b := range e.builds {
 		b.mu.Lock()
-		entries = append(entries, b.used...)
+		for _, u := range b.used {
+			if u.Scope == e.store.options.Write {
+				u.Created = now()
+				entries = append(entries, u)
+			}
+		}
 		b.mu.Unlock()
 	}
-	return entries, nil
+	return entries
 }
+
+// now is when an entry is added. How old its content is does not matter: a step that ran long ago may be in use every day.
+func now() time.Time { return time.Now().UTC() }
 
 // known is true if all that the build knows was in the caches that it has read.
 func (e *exporter) known(ctx context.Context, config *cacheimporttypes.CacheConfig, blobs v1.DescriptorProvider) (bool, error) {
@@ -203,7 +213,7 @@ func (e *exporter) solved(ctx context.Context, s *solved, blobs v1.DescriptorPro
 		return remote.Entry{}, err
 	}
 	blob, err := e.store.PushBytes(ctx, mediaTypeSolver, b)
-	return remote.Entry{Kind: kindSolver, Key: "build", Created: newest(s), Blob: blob, Holds: holds}, err
+	return remote.Entry{Kind: kindSolver, Key: "build", Created: now(), Blob: blob, Holds: holds}, err
 }
 
 // traces makes entries of the steps that ran, or were replayed; their layers join the blobs, and what is known of them is noted in s.
@@ -271,7 +281,7 @@ func (e *exporter) trace(ctx context.Context, b *build, r replay.Ran, s *solved,
 		blobs[layer.Digest] = v1.DescriptorProviderPair{Descriptor: layer, Provider: remotes[0].Provider}
 	}
 	return remote.Entry{
-		Kind: kindTrace, Key: hex.EncodeToString(key[:]), Created: t.Ended.UTC(), Blob: blob, Holds: []ocispecs.Descriptor{bare(layer)},
+		Kind: kindTrace, Key: hex.EncodeToString(key[:]), Created: now(), Blob: blob, Holds: []ocispecs.Descriptor{bare(layer)},
 		Note: map[string]string{noteDiffID: layer.Annotations[labels.LabelUncompressed], noteStep: r.Name},
 	}, true, nil
 }
@@ -312,22 +322,10 @@ func (e *exporter) times(ctx context.Context) (entries []remote.Entry, err error
 			if err != nil {
 				return nil, err
 			}
-			entries = append(entries, remote.Entry{Kind: kindTimes, Key: c.Key, Created: time.Now().UTC(), Blob: blob, Note: map[string]string{noteStep: c.Name}})
+			entries = append(entries, remote.Entry{Kind: kindTimes, Key: c.Key, Created: now(), Blob: blob, Note: map[string]string{noteStep: c.Name}})
 		}
 	}
 	return entries, nil
-}
-
-// newest is when the newest result of a build was made: a build that made nothing new is the entry that it was.
-func newest(s *solved) (t time.Time) {
-	for _, r := range s.Config.Records {
-		for _, res := range r.Results {
-			if res.CreatedAt.After(t) {
-				t = res.CreatedAt
-			}
-		}
-	}
-	return t.UTC()
 }
 
 // bare is a descriptor without what is said about it elsewhere.

@@ -3,7 +3,7 @@ package sharing
 import (
 	"context"
 	"fmt"
-	"sync"
+	"slices"
 
 	"github.com/distribution/reference"
 	v1 "github.com/moby/buildkit/cache/remotecache/v1"
@@ -56,34 +56,33 @@ func (i *importer) Resolve(ctx context.Context, _ ocispecs.Descriptor, id string
 func fetchSolved(ctx context.Context, store *store, index *remote.Index) []*solved {
 	entries := index.All(kindSolver)
 	entries = entries[:min(len(entries), maxSolved)]
+	slices.Reverse(entries)
 	found := make([]*solved, len(entries))
-	var mu sync.Mutex
 	var eg errgroup.Group
 	eg.SetLimit(4)
 	for n, e := range entries {
 		eg.Go(func() error {
-			b, err := store.Fetch(ctx, e.Blob, maxSolver)
-			if err == nil {
-				var s *solved
-				if s, err = decodeSolved(b); err == nil {
-					mu.Lock()
-					defer mu.Unlock()
-					found[len(entries)-1-n] = s
-					return nil
-				}
-			}
-			if ctx.Err() == nil {
+			s, err := fetchOne(ctx, store, e)
+			if err != nil && ctx.Err() == nil {
 				store.warn("an entry is not used: " + err.Error())
 			}
+			found[n] = s
 			return nil
 		})
 	}
 	_ = eg.Wait()
-	list := found[:0]
-	for _, s := range found {
-		if s != nil {
-			list = append(list, s)
-		}
+	return slices.DeleteFunc(found, func(s *solved) bool { return s == nil })
+}
+
+func fetchOne(ctx context.Context, store *store, e remote.Entry) (*solved, error) {
+	b, err := store.Fetch(ctx, e.Blob, maxSolver)
+	if err != nil {
+		return nil, err
 	}
-	return list
+	s, err := decodeSolved(b)
+	if err != nil {
+		return nil, err
+	}
+	s.entry = e
+	return s, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/moby/buildkit/cache"
 	v1 "github.com/moby/buildkit/cache/remotecache/v1"
@@ -80,7 +79,7 @@ func (e *exporter) layers(ctx context.Context, blobs v1.DescriptorProvider) (ent
 			if err != nil {
 				return nil, fmt.Errorf("layers of an image: %w", err)
 			}
-			entries = append(entries, remote.Entry{Kind: kindLayers, Key: key, Created: time.Now().UTC(), Blob: blob, Holds: holds})
+			entries = append(entries, remote.Entry{Kind: kindLayers, Key: key, Created: now(), Blob: blob, Holds: holds})
 		}
 	}
 	return entries, nil

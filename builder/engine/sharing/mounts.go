@@ -8,7 +8,6 @@ import (
 	"github.com/moby/buildkit/util/progress"
 
 	"github.com/optbuild/optbuild/builder/engine/mounts"
-	"github.com/optbuild/optbuild/builder/scope"
 	"github.com/optbuild/optbuild/cache/remote"
 )
 
@@ -31,10 +30,10 @@ func (c *Caches) HasMounts(sessions []string, keys []string) bool {
 	})
 }
 
-// travel lets the cache mounts of builds travel by a shared cache, unless its attributes forbid that.
-func (c *Caches) travel(builds []*build, attrs map[string]string, warn func(string)) {
-	o, err := scope.ParseOptions(attrs)
-	if err != nil || o.MountsOff || c.Keeper == nil {
+// travel lets the cache mounts of builds travel by a shared cache, unless its options forbid that.
+func (c *Caches) travel(builds []*build, s *store) {
+	o := s.options
+	if o.MountsOff || c.Keeper == nil {
 		return
 	}
 	for _, b := range builds {
@@ -42,7 +41,7 @@ func (c *Caches) travel(builds []*build, attrs map[string]string, warn func(stri
 		if b.mounts == nil {
 			b.mounts = &mounts.Build{
 				Source: &mounts.Remote{Readings: b.mountReadings}, TotalBytes: o.MaxBytes, MaxAge: o.MaxAge,
-				Warn: warn,
+				Warn: s.warn,
 			}
 		}
 		b.mu.Unlock()

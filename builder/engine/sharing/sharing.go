@@ -78,7 +78,7 @@ func (c *Caches) Importer() remotecache.ResolveCacheImporterFunc {
 			return nil, ocispecs.Descriptor{}, err
 		}
 		builds := c.of(session.AllSessionIDs(g), true)
-		c.travel(builds, attrs, store.warn)
+		c.travel(builds, store)
 		return &importer{store: store, builds: builds}, ocispecs.Descriptor{}, nil
 	}
 }
@@ -96,7 +96,7 @@ func (c *Caches) Exporter() remotecache.ResolveCacheExporterFunc {
 			b.writes = true
 			b.mu.Unlock()
 		}
-		c.travel(builds, attrs, store.warn)
+		c.travel(builds, store)
 		return newExporter(c, store, builds, g), nil
 	}
 }

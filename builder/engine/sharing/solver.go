@@ -14,6 +14,8 @@ import (
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
 	"github.com/moby/buildkit/solver"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/cache/remote"
 )
 
 // kindSolver is the kind of entries that hold BuildKit's cache chains of one build: which result a step has whose inputs have these digests.
@@ -43,6 +45,8 @@ type solved struct {
 	Stored map[string]string `json:"stored,omitempty"`
 	// Sums are what small layers are known by, by the digest of their content.
 	Sums map[string]string `json:"sums,omitempty"`
+
+	entry remote.Entry // that it was read from
 }
 
 func (s *solved) encode() ([]byte, error) {

@@ -6,11 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"time"
+	"slices"
 
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/session"
-	"github.com/moby/buildkit/snapshot"
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder/engine/lazy"
@@ -34,7 +33,7 @@ func treeKey(chain, place string) string {
 
 // worksAt is a place of a file operation.
 type worksAt struct {
-	below  cache.ImmutableRef
+	below  string // the record that it works on
 	places []string
 }
 
@@ -76,11 +75,11 @@ func (r reading) tree(ctx context.Context, e remote.Entry, place string) (*lazy.
 }
 
 // Place notes where an operation worked, if a cache is going to be written.
-func (c *Caches) Place(sessions []string, below cache.ImmutableRef, places []string) {
+func (c *Caches) Place(sessions []string, below string, places []string) {
 	for _, b := range c.of(sessions, false) {
 		b.mu.Lock()
 		if b.writes {
-			b.worked = append(b.worked, worksAt{below.Clone(), places})
+			b.worked = append(b.worked, worksAt{below, places})
 		}
 		b.mu.Unlock()
 	}
@@ -90,54 +89,58 @@ func (c *Caches) Place(sessions []string, below cache.ImmutableRef, places []str
 func (e *exporter) trees(ctx context.Context) (entries []remote.Entry, err error) {
 	for _, b := range e.builds {
 		b.mu.Lock()
-		worked := b.worked
-		b.worked = nil
+		worked := slices.Clone(b.worked)
 		b.mu.Unlock()
 		for _, w := range worked {
-			defer func() {
-				if err := w.below.Release(context.WithoutCancel(ctx)); err != nil {
-					logrus.WithError(err).Warn("release a layer")
-				}
-			}()
-			chain := w.below.GetString(record.Chain)
-			if chain == "" {
-				logrus.Debugf("what is at %q is not passed on: the layers have no digests", w.places)
-				continue
+			list, err := e.treesOf(ctx, b, w)
+			if err != nil {
+				return nil, err
 			}
-			for _, place := range w.places {
-				key := treeKey(chain, place)
-				if b.has(kindTree, key) {
-					continue
-				}
-				entry, err := e.tree(ctx, w.below, key, place)
-				if errors.Is(err, lazy.ErrUnsure) {
-					logrus.WithError(err).Debugf("what is at %s is not passed on", place)
-					continue
-				}
-				if err != nil {
-					return nil, err
-				}
-				entries = append(entries, entry)
-			}
+			entries = append(entries, list...)
 		}
 	}
 	return entries, nil
 }
 
-func (e *exporter) tree(ctx context.Context, below cache.ImmutableRef, key, place string) (entry remote.Entry, err error) {
-	mountable, err := below.Mount(ctx, true, e.session)
+// treesOf makes entries of the places of one operation that nobody has passed on yet.
+func (e *exporter) treesOf(ctx context.Context, b *build, w worksAt) (entries []remote.Entry, err error) {
+	below, err := e.caches.manager.Get(ctx, w.below, nil, cache.NoUpdateLastUsed)
 	if err != nil {
-		return entry, err
+		return nil, nil // it was pruned meanwhile
 	}
-	mounter := snapshot.LocalMounter(mountable)
-	dir, err := mounter.Mount()
-	if err != nil {
-		return entry, err
+	defer below.Release(context.WithoutCancel(ctx))
+	chain := below.GetString(record.Chain)
+	if chain == "" {
+		logrus.Debugf("what is at %q is not passed on: the layers have no digests", w.places)
+		return nil, nil
 	}
-	t, err := lazy.List(dir, place)
-	if err = errors.Join(err, mounter.Unmount()); err != nil {
-		return entry, err
+	for _, place := range w.places {
+		key := treeKey(chain, place)
+		if b.has(kindTree, key) {
+			continue
+		}
+		var t *lazy.Tree
+		err := lazy.OnFiles(ctx, below, true, e.session, func(dir string) (err error) {
+			t, err = lazy.List(dir, place)
+			return err
+		})
+		if errors.Is(err, lazy.ErrUnsure) {
+			logrus.WithError(err).Debugf("what is at %s is not passed on", place)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		entry, err := e.tree(ctx, key, t)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, entry)
 	}
+	return entries, nil
+}
+
+func (e *exporter) tree(ctx context.Context, key string, t *lazy.Tree) (entry remote.Entry, err error) {
 	plain, err := t.Encode()
 	if err != nil {
 		return entry, err
@@ -147,7 +150,7 @@ func (e *exporter) tree(ctx context.Context, below cache.ImmutableRef, key, plac
 		return entry, err
 	}
 	blob, err := e.store.PushBytes(ctx, mediaTypeTree, z)
-	return remote.Entry{Kind: kindTree, Key: key, Created: time.Now().UTC(), Blob: blob, Note: map[string]string{"place": place}}, err
+	return remote.Entry{Kind: kindTree, Key: key, Created: now(), Blob: blob, Note: map[string]string{"place": t.Place}}, err
 }
 
 // has is true if an index that the build has read has an entry.
