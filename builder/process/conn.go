@@ -188,9 +188,7 @@ func (c *Conn) listen(r *bufio.Reader) {
 	close(c.lost)
 	_, _ = io.Copy(io.Discard, r)
 	if c.pidfd >= 0 {
-		if said == lingers {
-			// It has nothing of ours any more.
-		} else if _, err := os.Lstat(c.dir.file(socketName)); err != nil {
+		if _, err := os.Lstat(c.dir.file(socketName)); err != nil && said != lingers {
 			pollPidfd(c.pidfd, time.Second)
 		}
 		unix.Close(c.pidfd)
