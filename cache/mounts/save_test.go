@@ -35,27 +35,30 @@ func TestUnchanged(t *testing.T) {
 	if b := next(t, dir, s, a); b.Descriptor.Digest != a.Descriptor.Digest || b.New != 0 || s.puts != puts+1 {
 		t.Errorf("an unchanged directory has another archive: %d bytes", b.New)
 	}
-	changes := map[string]func() error{
-		"content":   func() error { return os.WriteFile(filepath.Join(dir, "a.b"), []byte("y"), 0o644) },
-		"mode":      func() error { return os.Chmod(filepath.Join(dir, "a.b"), 0o600) },
-		"time":      func() error { return os.Chtimes(filepath.Join(dir, "empty"), time.Time{}, time.Unix(9, 9)) },
-		"link":      func() error { return os.Link(filepath.Join(dir, "a.b"), filepath.Join(dir, "new")) },
-		"removal":   func() error { return os.Remove(filepath.Join(dir, "empty")) },
-		"directory": func() error { return os.Mkdir(filepath.Join(dir, "new-dir"), 0o755) },
-		"target": func() error {
+	changes := []struct {
+		what   string
+		change func() error
+	}{
+		{"content", func() error { return os.WriteFile(filepath.Join(dir, "a.b"), []byte("y"), 0o644) }},
+		{"mode", func() error { return os.Chmod(filepath.Join(dir, "a.b"), 0o600) }},
+		{"time", func() error { return os.Chtimes(filepath.Join(dir, "empty"), time.Time{}, time.Unix(9, 9)) }},
+		{"link", func() error { return os.Link(filepath.Join(dir, "a.b"), filepath.Join(dir, "new")) }},
+		{"removal", func() error { return os.Remove(filepath.Join(dir, "empty")) }},
+		{"directory", func() error { return os.Mkdir(filepath.Join(dir, "new-dir"), 0o755) }},
+		{"target", func() error {
 			return errors.Join(os.Remove(filepath.Join(dir, "in")), os.Symlink("a/c", filepath.Join(dir, "in")))
-		},
+		}},
 	}
-	for what, change := range changes {
+	for _, c := range changes {
 		before, err := walk(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := change(); err != nil {
+		if err := c.change(); err != nil {
 			t.Fatal(err)
 		}
 		if same, err := Unchanged(t.Context(), dir, Head{Fingerprint: before.fingerprint}); err != nil || same {
-			t.Errorf("a change of %s is not seen: %v", what, err)
+			t.Errorf("a change of %s is not seen: %v", c.what, err)
 		}
 	}
 	got := restored(t, s, next(t, dir, s, a).Descriptor)
