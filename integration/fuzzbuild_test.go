@@ -143,11 +143,7 @@ func (r *fuzzRig) campaign(t *testing.T) fuzzbuild.Campaign {
 	if err != nil {
 		t.Fatal(err)
 	}
-	workers, err := strconv.Atoi(maxParallel)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fuzzbuild.Campaign{Seed: seed, Workers: workers, Images: r.images, Progress: func(line string) { fmt.Println("fuzz-build:", line) }}
+	return fuzzbuild.Campaign{Seed: seed, Workers: maxParallel, Images: r.images, Progress: func(line string) { fmt.Println("fuzz-build:", line) }}
 }
 
 // verdict prints what came of a campaign.

@@ -33,11 +33,7 @@ func TestGenerated(t *testing.T) {
 	var n tally
 	seeds := make(chan uint64)
 	var wg sync.WaitGroup
-	workers, err := strconv.Atoi(maxParallel)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range workers {
+	for range maxParallel {
 		wg.Go(func() {
 			for seed := range seeds {
 				if err := d.check(t.Context(), r, generate.Case(seed), &n); err != nil {
