@@ -12,24 +12,26 @@ LDFLAGS = -s -w -X main.version=$(VERSION) -X github.com/optbuild/optbuild/build
 DEMO_PACKAGES = mmdebstrap ca-certificates uidmap
 TEST_PACKAGES = $(DEMO_PACKAGES) git
 
-export GOFLAGS := -buildvcs=false
+# One configuration for the binaries, the tests and the linters, so that each package is compiled once.
+export GOFLAGS := -buildvcs=false -trimpath -tags=urfave_cli_no_docs
+export CGO_ENABLED := 0
 
 .PHONY: build test unit integration demo bench parity lint clean
 
 build: $(EMBEDDED)/runc.sha256
-	CGO_ENABLED=0 go build -trimpath -tags urfave_cli_no_docs -ldflags "$(LDFLAGS)" -o bin/optbuild ./cmd/optbuild
+	go build -ldflags "$(LDFLAGS)" -o bin/optbuild ./cmd/optbuild
 
 # test ends with go test's own lines.
 test: lint build unit integration
 
-# unit needs neither root nor network.
+# unit needs neither root nor network. Vetting the tests is lint's business.
 unit: $(EMBEDDED)/runc.sha256
-	go test $$(go list ./... | grep -v '/integration$$')
+	go test -vet=off $$(go list ./... | grep -v '/integration$$')
 
 # integration runs the real binary; apt packages that it needs are installed. The cd makes go test show what was skipped, and why.
 integration: build bin/stock/buildkitd
 	@./integration/install $(TEST_PACKAGES)
-	cd integration && $(FUZZ_ENV) go test -count=1 -timeout 60m
+	cd integration && $(FUZZ_ENV) go test -vet=off -count=1 -timeout 60m
 
 # What build fuzzing compares: optbuild with clean builds of stock BuildKit.
 FUZZ_ENV = OPTBUILD_BIN=$(CURDIR)/bin/optbuild STOCK_BUILDKITD=$(CURDIR)/bin/stock/buildkitd STOCK_RUNC=$(CURDIR)/$(EMBEDDED)/runc
@@ -45,7 +47,7 @@ bench: build bin/stock/buildkitd
 	go run ./integration/bench -json bin/bench.json $(BENCH)
 
 bin/stock/buildkitd: integration/bench/stock/go.mod integration/bench/stock/go.sum
-	cd integration/bench/stock && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../../../bin/stock/ \
+	cd integration/bench/stock && go build -tags= -ldflags "-s -w" -o ../../../bin/stock/ \
 	  github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
 
 # parity compares images with stock BuildKit's, digest by digest, and tries the frontend's image under stock BuildKit; root.
@@ -75,7 +77,7 @@ frontend-image: build frontend-binaries
 
 frontend-binaries:
 	@set -e; for p in $(FRONTEND_PLATFORMS); do \
-	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/frontend/$$p/ ./cmd/optbuild-frontend; done
+	  GOOS=$${p%/*} GOARCH=$${p#*/} go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/frontend/$$p/ ./cmd/optbuild-frontend; done
 
 # fuzz-build tries to make replays wrong: every mutation of every project's context, then N generated projects that are edited at random, all compared
 # with clean builds. SEED= replays a run; PROJECTS=name,name narrows it (integration/fuzzbuild/README.md). `make test` has a sample.
@@ -92,7 +94,7 @@ clean:
 # runc: static, with seccomp; what that needs is installed if it is missing.
 $(EMBEDDED)/runc.sha256: $(RUNC_DIR)/go.mod $(RUNC_DIR)/go.sum
 	@{ pkg-config --exists libseccomp && command -v gcc; } >/dev/null 2>&1 || ./integration/install libseccomp-dev gcc libc6-dev pkg-config
-	cd $(RUNC_DIR) && CGO_ENABLED=1 go build -trimpath -tags "seccomp netgo osusergo" \
+	cd $(RUNC_DIR) && CGO_ENABLED=1 go build -tags "seccomp netgo osusergo" \
 	  -ldflags "-s -w -extldflags -static -X main.version=$(RUNC_VERSION:v%=%)" -o ../embedded/runc github.com/opencontainers/runc
 	echo $(RUNC_VERSION:v%=%) > $(EMBEDDED)/runc.version
 	sha256sum < $(EMBEDDED)/runc | cut -d' ' -f1 > $@
