@@ -198,6 +198,11 @@ func (s *Store) push(ctx context.Context, d ocispecs.Descriptor, p content.Provi
 		return err
 	}
 	defer r.Close()
+	if d.Size == 0 { // containerd's writer waits for the registry's answer only if something was written
+		if _, err := w.Write(nil); err != nil {
+			return err
+		}
+	}
 	err = content.Copy(ctx, w, content.NewReader(r), d.Size, d.Digest)
 	if errdefs.IsAlreadyExists(err) {
 		return nil

@@ -18,6 +18,29 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// TestPushEmpty: a push ends with the registry's answer, also if the blob has no content.
+func TestPushEmpty(t *testing.T) {
+	f := newFake()
+	s := f.open(t, Options{})
+	f.fail = func(_ int, r *http.Request, _ []byte) (*http.Response, error) {
+		if r.Method != http.MethodPut {
+			return nil, nil
+		}
+		return answer(r, http.StatusForbidden, ""), nil
+	}
+	if _, err := s.PushBytes(t.Context(), "application/x", nil); err == nil {
+		t.Error("what the registry refused is pushed")
+	}
+	f.fail = nil
+	d, err := s.PushBytes(t.Context(), "application/x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := s.Fetch(t.Context(), d, 1); err != nil || len(b) != 0 {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
+
 func TestFetchChecks(t *testing.T) {
 	f := newFake()
 	s := f.open(t, Options{})
