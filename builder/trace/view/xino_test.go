@@ -22,9 +22,13 @@ func TestXino(t *testing.T) {
 		write(t, filepath.Join(l, filepath.Base(l)+"-file"), "x", 0o644)
 	}
 	git := repository(t, filepath.Join(top, "repository"))
+	for _, l := range []string{top, base} {
+		run(t, "find", l, "-exec", "touch", "-h", "-d", "1999-12-24", "{}", "+")
+	}
 	script := []string{
 		`find . -xdev | sort`,
-		`tar --one-file-system --sort=name -cf - . | tar -tvf - | sed 's/.*root//' | sort`,
+		// What is written in a round has the time of the round, which may be another minute's.
+		`tar --one-file-system --sort=name -cf - . | tar -tvf - | sed -e 's/.*root//' -e 's/ 20[0-9-]* [0-9:]* / now /' | sort`,
 		`cp -a -x . ../copy; (cd ../copy && find . | sort); rm -r ../copy`,
 		`du -x --apparent-size -a top base | sort -k2`,
 		`mv top/a top2; mv base/a/b base2; mv top-file both; mv both/top both/top3; find . -xdev | sort`,
