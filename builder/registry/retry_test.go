@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -20,7 +22,16 @@ type recorder struct {
 	client *http.Client
 	url    string
 	pauses []time.Duration
-	log    []string
+
+	mu   sync.Mutex
+	sent []string // what the registry was asked; guarded by mu
+}
+
+// log is what the registry was asked so far.
+func (rec *recorder) log() []string {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	return slices.Clone(rec.sent)
 }
 
 func newRecorder(t *testing.T, fail func(w http.ResponseWriter, n int) bool) *recorder {
@@ -28,8 +39,11 @@ func newRecorder(t *testing.T, fail func(w http.ResponseWriter, n int) bool) *re
 	rec := &recorder{}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		rec.log = append(rec.log, r.Method+" "+string(body))
-		if !fail(w, len(rec.log)) {
+		rec.mu.Lock()
+		rec.sent = append(rec.sent, r.Method+" "+string(body))
+		n := len(rec.sent)
+		rec.mu.Unlock()
+		if !fail(w, n) {
 			io.WriteString(w, "ok")
 		}
 	}))
@@ -104,7 +118,7 @@ func TestRetry(t *testing.T) {
 				t.Errorf("answer %q, want %q", got, tt.want)
 			}
 			want := strings.Repeat(tt.method+" "+tt.body+"\n", tt.requests)
-			if got := strings.Join(rec.log, "\n") + "\n"; got != want {
+			if got := strings.Join(rec.log(), "\n") + "\n"; got != want {
 				t.Errorf("requests:\n%swant:\n%s", got, want)
 			}
 			if len(rec.pauses) != len(tt.pauses) {
@@ -128,8 +142,8 @@ func TestRetriesAreCountedPerAddress(t *testing.T) {
 	for range 3 {
 		rec.send("GET", "", false)
 	}
-	if len(rec.log) != 7 || len(rec.pauses) != maxRetries {
-		t.Errorf("%d requests and %d pauses, want 7 and %d", len(rec.log), len(rec.pauses), maxRetries)
+	if len(rec.log()) != 7 || len(rec.pauses) != maxRetries {
+		t.Errorf("%d requests and %d pauses, want 7 and %d", len(rec.log()), len(rec.pauses), maxRetries)
 	}
 	now = now.Add(2 * (forgetAfter + maxPause))
 	rec.send("GET", "", false)
@@ -150,8 +164,8 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 	if _, err := rec.client.Do(req); !errors.Is(err, cause) && !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want %v", err, cause)
 	}
-	if len(rec.log) != 1 {
-		t.Errorf("%d requests, want 1", len(rec.log))
+	if len(rec.log()) != 1 {
+		t.Errorf("%d requests, want 1", len(rec.log()))
 	}
 }
 
