@@ -106,7 +106,8 @@ func (e *exporter) trees(ctx context.Context) (entries []remote.Entry, err error
 func (e *exporter) treesOf(ctx context.Context, b *build, w worksAt) (entries []remote.Entry, err error) {
 	below, err := e.caches.manager.Get(ctx, w.below, nil, cache.NoUpdateLastUsed)
 	if err != nil {
-		return nil, nil // it was pruned meanwhile
+		logrus.WithError(err).Debugf("what is at %q is not passed on", w.places) // pruned meanwhile, most likely
+		return nil, nil
 	}
 	defer below.Release(context.WithoutCancel(ctx))
 	chain := below.GetString(record.Chain)
