@@ -41,9 +41,10 @@ var (
 	stepName = regexp.MustCompile(`(?m)^#(\d+) (\[.*?(\d+)/\d+\] .*)$`)
 	stepEnd  = regexp.MustCompile(`(?m)^#(\d+) (CACHED|DONE .*)$`)
 	replayed = regexp.MustCompile(`(?m)^#(\d+) [\d.]+ replayed: nothing that it read has changed$`)
+	said     = regexp.MustCompile(`(?m)^optbuild: .*$`)
 )
 
-// steps picks the Dockerfile's steps out of a plain progress display, each with what it came to.
+// steps picks the Dockerfile's steps out of a plain progress display, each with what it came to, and what optbuild says of the whole: why nothing is replayed, for instance.
 func steps(progress string) string {
 	ends := map[string]string{}
 	for _, m := range stepEnd.FindAllStringSubmatch(progress, -1) {
@@ -63,6 +64,9 @@ func steps(progress string) string {
 	var b strings.Builder
 	for _, n := range slices.Sorted(maps.Keys(lines)) {
 		b.WriteString(lines[n])
+	}
+	for _, line := range said.FindAllString(progress, -1) {
+		b.WriteString(line + "\n")
 	}
 	return b.String()
 }

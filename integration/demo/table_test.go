@@ -30,11 +30,13 @@ func TestSteps(t *testing.T) {
 #8 [4/4] RUN make install
 #8 0.004 replayed: nothing that it read has changed
 #8 DONE 0.1s
+optbuild: layers: 2 became 1
 `)
 	want := `DONE 0.1s    [1/3] FROM debian
 CACHED       [2/3] COPY . .
 DONE 3.4s    [3/3] RUN make
 REPLAYED     [4/4] RUN make install
+optbuild: layers: 2 became 1
 `
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
