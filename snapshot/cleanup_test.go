@@ -86,6 +86,17 @@ func TestKilled(t *testing.T) {
 			must(t, os.Mkdir(l.SharedPath("y"), 0o700))
 			must(t, os.Symlink(linkTo("y"), l.FilesPath("y")))
 		}, []string{"a", "b", "c"}, "x"},
+		{"share: short link made", func(t *testing.T, l *Layers) {
+			must(t, os.Mkdir(l.SharedPath("y"), 0o700))
+			must(t, os.Symlink(linkTo("y"), l.FilesPath("y")))
+			must(t, l.shorten("2", "y"))
+		}, []string{"a", "b", "c"}, "x"},
+		{"share of another layer: short link made", func(t *testing.T, l *Layers) {
+			must(t, l.shorten("2", "z"))
+		}, []string{"a", "b", "c"}, "x"},
+		{"alias of another layer: short link made", func(t *testing.T, l *Layers) {
+			must(t, l.shorten("3", "x"))
+		}, []string{"a", "b", "c"}, "x"},
 		{"alias: link made", func(t *testing.T, l *Layers) {
 			must(t, os.Symlink(link, filepath.Join(l.root, "snapshots", "3", aliasName)))
 		}, []string{"a", "b", "c"}, "x"},
@@ -128,8 +139,14 @@ func TestKilled(t *testing.T) {
 			must(t, l.Share(ctx, "b", "y"))
 			must(t, l.Alias(ctx, "c", "y"))
 			must(t, l.Cleanup(ctx))
-			if got := names(t, l.FilesPath("y")) + "|" + names(t, l.root, "snapshots", "3") + "|" + names(t, l.root, "snapshots"); got != "g|fs work|1 2 3" {
+			if got := names(t, l.FilesPath("y")) + "|" + names(t, l.root, "snapshots", "3") + "|" + names(t, l.root, "snapshots"); got != "g|fs s work|1 2 3" {
 				t.Errorf("went on with %s", got)
+			}
+			for _, key := range []string{"b", "c"} {
+				d := l.chain(t, key)[0]
+				if name := l.mountName(d); name != filepath.Join(l.short(d.Number), "fs") || names(t, name) != "g" {
+					t.Errorf("%s is mounted from %s, with %s", key, name, names(t, name))
+				}
 			}
 		}
 		t.Run("repaired/"+c.name, func(t *testing.T) {

@@ -30,8 +30,8 @@ type LowerFunc func(ctx context.Context, key string, lower []Directory) (paths [
 // No paths mean that nothing is to be changed. f is not called for what is mounted for reading only, nor for a snapshot
 // without a parent, which is a bind mount and no overlay.
 //
-// The kernel takes one page of options: containerd shortens a longer list by the directory that all of them have in common, so
-// paths should be below the snapshotter's root when there are many, and must have neither colons nor commas in them.
+// The kernel takes one page of options: Fits tells beforehand whether they are too many. Paths should be below the snapshotter's
+// root, where their names are shortened, and must have neither colons nor commas in them.
 func WithLower(ctx context.Context, f LowerFunc) context.Context {
 	return context.WithValue(ctx, lowerKey{}, f)
 }

@@ -220,6 +220,14 @@ const (
 	sharedDir    = "shared"
 )
 
+// shortName is the name, beside the fs of an alias, of a link to the directory of its shared layer: see mountName.
+const shortName = "s"
+
+// short is the name of that link.
+func (l *Layers) short(number string) string {
+	return filepath.Join(l.root, snapshotsDir, number, shortName)
+}
+
 // linkTo is what the link says that a snapshot has in place of its directory.
 func linkTo(id string) string { return filepath.Join("..", "..", sharedDir, id, filesDir) }
 

@@ -22,8 +22,13 @@ func (l *Layers) at(t testing.TB, ctx context.Context, key string, f func(dir st
 	dir := t.TempDir()
 	m := l.mountOf(t, ctx, key)
 	must(t, m.Mount(dir))
-	defer func() { must(t, mount.UnmountAll(dir, 0)) }()
+	defer unmount(t, dir)
 	f(dir)
+}
+
+func unmount(t testing.TB, dir string) {
+	t.Helper()
+	must(t, mount.UnmountAll(dir, 0))
 }
 
 // step makes a committed snapshot by what f does in its mounted file system.
@@ -191,8 +196,8 @@ func TestUserNamespace(t *testing.T) {
 		uid, gid, size int // outside
 		tests          string
 	}{
-		"one id":  {os.Getuid(), os.Getgid(), 1, "MountedAlias|ShareMounted|ReplacedLower|Cleanup"},
-		"all ids": {100_000, 100_000, 65_536, "MountedAlias|ShareMounted|ReplacedLower|Cleanup|Alias"},
+		"one id":  {os.Getuid(), os.Getgid(), 1, "MountedAlias|ShareMounted|ReplacedLower|Cleanup|ManyLayers|Fits"},
+		"all ids": {100_000, 100_000, 65_536, "MountedAlias|ShareMounted|ReplacedLower|Cleanup|Alias|ManyLayers|Fits"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.size > 1 && os.Getuid() != 0 {

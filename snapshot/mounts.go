@@ -18,7 +18,7 @@ const (
 
 // resolve replaces the directories of aliases by those of the shared layers. The kernel would follow the links, but BuildKit
 // takes the upper directory of a layer from these mounts and walks it, and a walk doesn't follow the link that it starts with:
-// it would see an empty layer.
+// it would see an empty layer. A link on the way, as in mountName, it does follow.
 func (l *Layers) resolve(mounts []mount.Mount) ([]mount.Mount, error) {
 	for i, m := range mounts {
 		var err error
@@ -41,7 +41,7 @@ func (l *Layers) resolveBind(m mount.Mount) (mount.Mount, error) {
 	if err != nil || d.Shared == "" {
 		return m, err
 	}
-	m.Source = d.Path
+	m.Source = l.mountName(d)
 	m.Options = slices.Clone(m.Options)
 	for i, o := range m.Options {
 		if o == "rw" {
@@ -66,18 +66,29 @@ func (l *Layers) resolveOverlay(m mount.Mount) (mount.Mount, error) {
 			return m, err
 		}
 		if alias = d.Shared != ""; alias {
-			paths = append(paths, d.Path)
+			paths = append(paths, l.mountName(d))
 		}
 	}
 	for _, d := range lower {
-		paths = append(paths, d.Path)
+		paths = append(paths, l.mountName(d))
 	}
 	if alias {
 		m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool {
 			return strings.HasPrefix(o, upperOption) || strings.HasPrefix(o, workOption)
 		})
 	}
-	return withLower(m, paths), nil
+	if m = withLower(m, paths); l.tooLong(m) {
+		// The links themselves are shorter still, and what containerd alone would mount. The topmost directory may be walked; that it is found by comparing names with
+		// those of another mount is lost.
+		first := len(paths) - len(lower)
+		for i, d := range lower {
+			if first+i > 0 || option(m, upperOption) != "" {
+				paths[first+i] = l.own(d.Number)
+			}
+		}
+		m = withLower(m, paths)
+	}
+	return m, nil
 }
 
 // replaceLower asks f for the lower directories of a mount that was resolved.
@@ -95,7 +106,7 @@ func (l *Layers) replaceLower(ctx context.Context, key string, mounts []mount.Mo
 	}
 	m := mounts[0]
 	if len(paths) > 0 {
-		m = withLower(m, paths)
+		m = withLower(m, l.names(chain[1:], paths))
 	}
 	m.Options = append(slices.Clone(m.Options), options...)
 	return []mount.Mount{m}, nil

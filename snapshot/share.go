@@ -66,6 +66,9 @@ func (l *Layers) share(ctx context.Context, key, id string) error {
 	}
 	err = os.Symlink(linkTo(id), l.FilesPath(id))
 	if err == nil || errors.Is(err, fs.ErrExist) { // left by a process that was killed
+		err = l.shorten(number, id)
+	}
+	if err == nil {
 		err = exchange(l.FilesPath(id), l.own(number))
 	}
 	if err != nil {
@@ -120,6 +123,9 @@ func (l *Layers) alias(ctx context.Context, key, id string) error {
 	if err := os.Symlink(linkTo(id), aside); err != nil {
 		return err
 	}
+	if err := l.shorten(number, id); err != nil {
+		return err
+	}
 	if err := exchange(aside, own); err != nil {
 		return errors.Join(err, os.Remove(aside))
 	}
@@ -128,6 +134,14 @@ func (l *Layers) alias(ctx context.Context, key, id string) error {
 	}
 	l.use(id, number)
 	return nil
+}
+
+// shorten makes the short link of a snapshot that is about to become an alias. One that a killed process left is of no layer or of another one.
+func (l *Layers) shorten(number, id string) error {
+	if err := os.Remove(l.short(number)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(filepath.Dir(linkTo(id)), l.short(number))
 }
 
 // isAlias is true when the snapshot is an alias of id; if it is one of another layer, that is an error.

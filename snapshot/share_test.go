@@ -37,22 +37,27 @@ func TestShare(t *testing.T) {
 	if !os.SameFile(before, after) || after.Mode() != before.Mode() || !l.Shared("x") {
 		t.Errorf("the files are not in %s as they were: %v, were %v", shared, after.Mode(), before.Mode())
 	}
-	equalMount(t, "active alias", l.mountOf(t, ctx, "run"), "overlay", "lowerdir="+shared+":"+l.own("1"))
+	// Mounts name it by the short link: the same directory.
+	named := filepath.Join(root, "snapshots", "2", "s", "fs")
+	if same, err := os.Lstat(named); err != nil || !os.SameFile(before, same) {
+		t.Errorf("%s is not the directory: %v", named, err)
+	}
+	equalMount(t, "active alias", l.mountOf(t, ctx, "run"), "overlay", "lowerdir="+named+":"+l.own("1"))
 	must(t, l.Commit(ctx, "done", "run"))
 	_, err = l.Prepare(ctx, "next", "done")
 	must(t, err)
 	work := filepath.Join(root, "snapshots", "3", "work")
 	equalMount(t, "on an alias", l.mountOf(t, ctx, "next"), "overlay",
-		"workdir="+work, "upperdir="+l.own("3"), "lowerdir="+shared+":"+l.own("1"))
+		"workdir="+work, "upperdir="+l.own("3"), "lowerdir="+named+":"+l.own("1"))
 	view, err := l.View(ctx, "view", "done")
 	must(t, err)
-	equalMount(t, "view of an alias", view[0], "overlay", "lowerdir="+shared+":"+l.own("1"))
+	equalMount(t, "view of an alias", view[0], "overlay", "lowerdir="+named+":"+l.own("1"))
 
 	must(t, l.Share(ctx, "base", "y"))
 	view, err = l.View(ctx, "bottom", "base")
 	must(t, err)
 	equalMount(t, "view of one layer", view[0], "bind", "ro", "rbind")
-	if view[0].Source != l.FilesPath("y") {
+	if view[0].Source != filepath.Join(root, "snapshots", "1", "s", "fs") || Files(view[0].Source) != l.FilesPath("y") {
 		t.Errorf("view of one layer is %s", view[0].Source)
 	}
 	_, err = l.Prepare(ctx, "scratch", "")
@@ -60,7 +65,7 @@ func TestShare(t *testing.T) {
 	must(t, l.Alias(ctx, "scratch", "y"))
 	m := l.mountOf(t, ctx, "scratch")
 	equalMount(t, "active alias without a parent", m, "bind", "ro", "rbind")
-	if m.Source != l.FilesPath("y") {
+	if m.Source != filepath.Join(root, "snapshots", "6", "s", "fs") || Files(m.Source) != l.FilesPath("y") {
 		t.Errorf("active alias without a parent is %s", m.Source)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/optbuild/optbuild/builder/export/strip"
+	"github.com/optbuild/optbuild/snapshot"
 )
 
 // Merger makes layers of units. Its methods may be called concurrently.
@@ -271,17 +272,20 @@ func (j *job) mount(ctx context.Context, ref cache.ImmutableRef) (mount.Mount, f
 	return mounts[0], release, nil
 }
 
-// layersOf are the directories of a mount, the topmost first.
+// layersOf are the directories of a mount, the topmost first. A shared layer has one name, in whatever snapshot it is.
 func layersOf(m mount.Mount) ([]string, error) {
 	switch {
 	case m.Type == "bind":
-		return []string{m.Source}, nil
+		return []string{snapshot.Files(m.Source)}, nil
 	case m.Type == "overlay":
 		layers, err := overlay.GetOverlayLayers(m)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errUnsupported, err)
 		}
 		slices.Reverse(layers)
+		for i, dir := range layers {
+			layers[i] = snapshot.Files(dir)
+		}
 		return layers, nil
 	}
 	return nil, fmt.Errorf("%w: the snapshotter has no overlayfs (%s)", errUnsupported, m.Type)

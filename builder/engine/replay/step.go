@@ -347,11 +347,15 @@ func (st *step) bindDirectories(ctx context.Context, m executor.Mount) (dir, lay
 		return "", "", unwatchable("its mount " + m.Dest + " is made of several")
 	}
 	if list[0].Type == "bind" {
-		return list[0].Source, "", nil
+		return snapshot.Files(list[0].Source), "", nil
 	}
 	for _, o := range list[0].Options {
 		if lower, ok := strings.CutPrefix(o, "lowerdir="); ok {
-			return "", lower, nil // directories of layers are never used for others
+			dirs := strings.Split(lower, ":")
+			for i, dir := range dirs {
+				dirs[i] = snapshot.Files(dir)
+			}
+			return "", strings.Join(dirs, ":"), nil // directories of layers are never used for others
 		}
 	}
 	return "", "", unwatchable("its mount " + m.Dest + " is not one of layers")

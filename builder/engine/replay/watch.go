@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -48,12 +50,18 @@ func (st *step) watch(in *inputs) (w *watch, err error) {
 		return w, err
 	}
 	var dirs []viewer.Directory
-	for _, d := range in.watched {
-		path, err := os.MkdirTemp(w.root, "")
-		if err != nil {
+	for i, d := range in.watched {
+		path := filepath.Join(w.root, strconv.Itoa(i)) // short: see snapshot.WithLower
+		if err := os.Mkdir(path, 0o700); err != nil {
 			return w, err
 		}
 		w.paths, dirs = append(w.paths, path), append(dirs, viewer.Directory{Path: d.dir, Mountpoint: path})
+	}
+	st.mu.Lock()
+	root := *st.root
+	st.mu.Unlock()
+	if paths, _ := w.lower(root.Lower); !st.r.layers.Fits(root, paths) {
+		return w, errors.New("there are too many layers below it")
 	}
 	w.views, err = st.r.viewer.Mount(dirs...)
 	return w, err
@@ -62,17 +70,26 @@ func (st *step) watch(in *inputs) (w *watch, err error) {
 // context returns one in which the mount of the step's root file system has the views for lower directories.
 func (w *watch) context(ctx context.Context) context.Context {
 	return snapshot.WithLower(ctx, func(_ context.Context, _ string, lower []snapshot.Directory) (paths, options []string, err error) {
-		for _, d := range lower {
-			path := d.Path
-			if i := slices.IndexFunc(w.in.watched, func(x watched) bool { return x.dest == "" && x.dir == d.Path }); i >= 0 {
-				path = w.paths[i]
-				w.used[i].Store(true)
-			}
-			paths = append(paths, path)
+		paths, replaced := w.lower(lower)
+		for _, i := range replaced {
+			w.used[i].Store(true)
 		}
 		// Without xino, files of a view would be on another device than the directories that they are in: tar --one-file-system leaves such out.
 		return paths, []string{"xino=on"}, nil
 	})
+}
+
+// lower are the directories with views in place of those that are watched, and which views those are.
+func (w *watch) lower(lower []snapshot.Directory) (paths []string, replaced []int) {
+	for _, d := range lower {
+		path := d.Path
+		if i := slices.IndexFunc(w.in.watched, func(x watched) bool { return x.dest == "" && x.dir == d.Path }); i >= 0 {
+			path = w.paths[i]
+			replaced = append(replaced, i)
+		}
+		paths = append(paths, path)
+	}
+	return paths, replaced
 }
 
 // mounts are the step's mounts, with views of those that are watched.
