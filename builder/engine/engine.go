@@ -217,9 +217,9 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 			scope.Type: shared.Exporter(),
 		},
 		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
-			"registry": registryremotecache.ResolveCacheImporterFunc(sessions, w.ContentStore(), o.Hosts),
-			"local":    localremotecache.ResolveCacheImporterFunc(sessions),
-			"gha":      gha.ResolveCacheImporterFunc(o.GHA, nil),
+			"registry": sharing.Plain("registry", registryremotecache.ResolveCacheImporterFunc(sessions, w.ContentStore(), o.Hosts)),
+			"local":    sharing.Plain("local", localremotecache.ResolveCacheImporterFunc(sessions)),
+			"gha":      sharing.Plain("gha", gha.ResolveCacheImporterFunc(o.GHA, nil)),
 			scope.Type: shared.Importer(),
 		},
 		CacheManager:   solver.NewCacheManager(ctx, "local", cacheStore, worker.NewCacheResultStorage(workers)),

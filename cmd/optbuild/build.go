@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/containerd/console"
@@ -23,7 +22,6 @@ import (
 	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/request"
-	"github.com/optbuild/optbuild/cache/remote"
 	"github.com/optbuild/optbuild/frontend"
 	"github.com/optbuild/optbuild/frontend/explain"
 )
@@ -47,11 +45,12 @@ func runBuild(c *cli.Context) error {
 		return err
 	}
 	err := buildOnce(c, true)
-	if err == nil || c.Context.Err() != nil || !strings.Contains(err.Error(), remote.CantRead) || readsStdin(c) {
+	var lost *lostCacheError
+	if c.Context.Err() != nil || !errors.As(err, &lost) || readsStdin(c) {
 		return err
 	}
 	// What the cache promised it did not have. Its layers had not been fetched until a step needed them, and then it was too late to run those that made them.
-	warn("building again without the shared cache: " + err.Error())
+	warn("building again without a shared cache: " + lost.layer)
 	return buildOnce(c, false)
 }
 
@@ -60,7 +59,7 @@ func readsStdin(c *cli.Context) bool {
 	return c.Args().First() == "-" || c.String("file") == "-"
 }
 
-// buildOnce builds, with or without what --cache names.
+// buildOnce builds, with or without what --cache and --cache-from name.
 func buildOnce(c *cli.Context, shared bool) error {
 	b, err := newBuild(c, shared)
 	if err != nil {
@@ -176,7 +175,7 @@ func newBuild(c *cli.Context, shared bool) (*build, error) {
 	}
 	r := requestFrom(c)
 	if !shared {
-		r.Cache = request.CacheOff
+		r.Cache, r.CacheFrom = request.CacheOff, nil
 	}
 	if err := useProfiles(c, &r); err != nil {
 		return nil, err
@@ -271,7 +270,7 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	case ctx.Err() != nil: // interrupted: nothing that the Dockerfile's author did
 		return nil, nil, err
 	default:
-		err = b.explain(err, rec, show)
+		err = lostCache(b.explain(err, rec, show), rec)
 	}
 	show.showWarnings(b.debug)
 	annotate(os.Stderr, warningAnnotations(b.solve.Dockerfile, show.warnings)...)

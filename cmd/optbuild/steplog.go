@@ -15,6 +15,8 @@ import (
 
 	"github.com/moby/buildkit/client"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/optbuild/optbuild/cache/remote"
 )
 
 // Limits of what is kept of steps' logs.
@@ -37,6 +39,7 @@ type recorder struct {
 	// failed is the last step that ended with an error of its own.
 	failed digest.Digest
 	names  map[digest.Digest]string // of the steps that failed
+	unread string                   // the first error of a step that says that a cache can't be read
 }
 
 func newRecorder(dir string) *recorder {
@@ -63,6 +66,9 @@ func (r *recorder) observe(s *client.SolveStatus) {
 			r.forget(v.Digest)
 		case !strings.HasSuffix(v.Error, "context canceled"):
 			r.failed, r.names[v.Digest] = v.Digest, v.Name
+			if r.unread == "" && strings.Contains(v.Error, remote.CantRead) {
+				r.unread = v.Error
+			}
 		}
 	}
 }

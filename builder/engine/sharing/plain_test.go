@@ -1,0 +1,75 @@
+package sharing
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/util/contentutil"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/cache/remote"
+)
+
+// broken is a provider whose layers can't be opened, or break off.
+type broken struct {
+	content.InfoProvider
+	open, read error
+	sessions   *int
+}
+
+func (b broken) ReaderAt(context.Context, ocispecs.Descriptor) (content.ReaderAt, error) {
+	return brokenReader{err: b.read}, b.open
+}
+
+func (b broken) ProviderForSession(session.Group) content.Provider {
+	*b.sessions++
+	return b
+}
+
+type brokenReader struct {
+	content.ReaderAt
+	err error
+}
+
+func (r brokenReader) ReadAt([]byte, int64) (int, error) { return 0, r.err }
+
+// TestPlainErrors: every way in which a layer of a plain cache can't be had is marked; an end of it, or of the build, is none.
+func TestPlainErrors(t *testing.T) {
+	lost := errors.New("lost")
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for name, c := range map[string]struct {
+		open, read error
+		ctx        context.Context
+		marked     bool
+	}{
+		"open":        {open: lost, ctx: t.Context(), marked: true},
+		"read":        {read: lost, ctx: t.Context(), marked: true},
+		"end":         {read: io.EOF, ctx: t.Context()},
+		"interrupted": {open: context.Canceled, ctx: ended},
+	} {
+		sessions := 0
+		p := plainProvider{broken{open: c.open, read: c.read, sessions: &sessions}, "r/cache"}
+		for _, from := range []content.Provider{p, contentutil.ProviderForSession(p, nil)} {
+			r, err := from.ReaderAt(c.ctx, ocispecs.Descriptor{Digest: digest.FromString("x")})
+			if err == nil {
+				_, err = r.ReadAt(nil, 0)
+			}
+			if !errors.Is(err, c.open) && !errors.Is(err, c.read) {
+				t.Errorf("%s: error %v", name, err)
+			}
+			if marked := strings.Contains(err.Error(), remote.CantRead+" r/cache"); marked != c.marked {
+				t.Errorf("%s: marked %v: %v", name, marked, err)
+			}
+		}
+		if sessions != 1 {
+			t.Errorf("%s: the session's provider was asked for %d times", name, sessions)
+		}
+	}
+}
