@@ -104,7 +104,7 @@ func parseCache(text string, project bool) (*sharedCache, error) {
 		if !ok {
 			return wrong("%s is not KEY=VALUE; keys are %s", field, cacheKeys)
 		}
-		if given[key] {
+		if given[key] && key != "mounts-off" {
 			return wrong("%s is given twice", key)
 		}
 		given[key] = true
@@ -118,7 +118,7 @@ func parseCache(text string, project bool) (*sharedCache, error) {
 	return c, nil
 }
 
-const cacheKeys = "scope, mode, mounts, max-age, max-size, sign and trust"
+const cacheKeys = "scope, mode, mounts, mounts-off, max-age, max-size, sign and trust"
 
 func (c *sharedCache) set(key, value string) (err error) {
 	o := &c.options
@@ -135,6 +135,11 @@ func (c *sharedCache) set(key, value string) (err error) {
 		if o.MountsOff = value == "off"; !o.MountsOff && value != "on" {
 			return fmt.Errorf("mounts=%s is neither on (contents of cache mounts travel) nor off", value)
 		}
+	case "mounts-off":
+		if value == "" || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+			return fmt.Errorf("mounts-off=%.20q is no id of a cache mount: what stands behind id= in RUN --mount=type=cache, or behind target= where there is none", value)
+		}
+		o.Stay = append(o.Stay, value)
 	case "max-age":
 		if o.MaxAge, err = scope.ParseAge(value); err != nil {
 			return fmt.Errorf("max-age: %w", err)

@@ -15,16 +15,17 @@ const Type = "optbuild"
 
 // Attributes of an import and of an export of a shared cache. Both have all of them, and an import without an export reads only.
 const (
-	AttrRef      = "ref"      // the repository, with its registry; no tag
-	AttrScope    = "scope"    // that is written, and read before all others; absent if nothing is written
-	AttrRead     = "read"     // scopes that are read, in this order, as a line of CSV: git allows commas in names of branches
-	AttrAccess   = "access"   // ReadWrite or ReadOnly
-	attrMode     = "mode"     // BuildKit's: "max" is the cache of all stages. Without it that of the last stage is written
-	AttrMounts   = "mounts"   // "off": contents of cache mounts do not travel; absent otherwise
-	AttrMaxAge   = "max-age"  // of entries of the scope that is written, in seconds; absent for the default
-	AttrMaxBytes = "max-size" // of all that they hold, in bytes; absent for the default
-	AttrSign     = "sign"     // path of a file with the private key that the index is signed with; absent if it is not
-	AttrTrust    = "trust"    // path of a file with the public keys one of which must have signed an index; absent if none must have
+	AttrRef      = "ref"        // the repository, with its registry; no tag
+	AttrScope    = "scope"      // that is written, and read before all others; absent if nothing is written
+	AttrRead     = "read"       // scopes that are read, in this order, as a line of CSV: git allows commas in names of branches
+	AttrAccess   = "access"     // ReadWrite or ReadOnly
+	attrMode     = "mode"       // BuildKit's: "max" is the cache of all stages. Without it that of the last stage is written
+	AttrMounts   = "mounts"     // "off": contents of cache mounts do not travel; absent otherwise
+	AttrStay     = "mounts-off" // ids of cache mounts that do not travel, as a line of CSV; absent if all do
+	AttrMaxAge   = "max-age"    // of entries of the scope that is written, in seconds; absent for the default
+	AttrMaxBytes = "max-size"   // of all that they hold, in bytes; absent for the default
+	AttrSign     = "sign"       // path of a file with the private key that the index is signed with; absent if it is not
+	AttrTrust    = "trust"      // path of a file with the public keys one of which must have signed an index; absent if none must have
 )
 
 // Values of AttrAccess.
@@ -39,6 +40,7 @@ type Options struct {
 	Write     string   // "" reads only
 	Read      []string // after Write
 	MountsOff bool
+	Stay      []string      // ids of cache mounts that do not travel, as Dockerfiles have them; targets where those have none
 	MaxAge    time.Duration // whole seconds
 	MaxBytes  int64
 	SignFile  string
@@ -52,11 +54,10 @@ func (o Options) Attrs() map[string]string {
 		m[AttrAccess], m[AttrScope] = ReadWrite, o.Write
 	}
 	if len(o.Read) > 0 {
-		var b strings.Builder
-		w := csv.NewWriter(&b)
-		_ = w.Write(o.Read) // a strings.Builder takes everything
-		w.Flush()
-		m[AttrRead] = strings.TrimSuffix(b.String(), "\n")
+		m[AttrRead] = line(o.Read)
+	}
+	if len(o.Stay) > 0 {
+		m[AttrStay] = line(o.Stay)
 	}
 	if o.MountsOff {
 		m[AttrMounts] = "off"
@@ -76,6 +77,15 @@ func (o Options) Attrs() map[string]string {
 	return m
 }
 
+// line is a line of CSV.
+func line(fields []string) string {
+	var b strings.Builder
+	w := csv.NewWriter(&b)
+	_ = w.Write(fields) // a strings.Builder takes everything
+	w.Flush()
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
 // ParseOptions reads attributes. They may come from any client of the engine, so what is unknown or contradicts itself is an error.
 func ParseOptions(attrs map[string]string) (Options, error) {
 	o := Options{}
@@ -92,6 +102,8 @@ func ParseOptions(attrs map[string]string) (Options, error) {
 			o.Write = value
 		case AttrRead:
 			o.Read, err = csvvalue.Fields(value, nil)
+		case AttrStay:
+			o.Stay, err = csvvalue.Fields(value, nil)
 		case AttrAccess:
 			mode = value
 		case attrMode:

@@ -14,7 +14,7 @@ func TestRoundTrip(t *testing.T) {
 		{Ref: "r/c", Write: "a,b", Read: []string{`c"d`, "e,f", " g ", "../h", "main"}},
 		{Ref: "r/c", Read: []string{"main"}},
 		{Ref: "r/c"},
-		{Ref: "r/c", Write: "x", MountsOff: true, MaxAge: 720 * time.Hour, MaxBytes: 20e9, SignFile: "/k,1", TrustFile: "/p=2"},
+		{Ref: "r/c", Write: "x", MountsOff: true, Stay: []string{"npm", "a,b"}, MaxAge: 720 * time.Hour, MaxBytes: 20e9, SignFile: "/k,1", TrustFile: "/p=2"},
 	} {
 		got, err := ParseOptions(o.Attrs())
 		if err != nil || !reflect.DeepEqual(got, o) {
@@ -39,6 +39,7 @@ func TestParseOptions(t *testing.T) {
 		{map[string]string{"ref": "r", "max-size": "-1"}, "shared cache: attribute max-size=-1 is not understood"},
 		{map[string]string{"ref": "r", "mounts": "some"}, "shared cache: attribute mounts=some is not understood"},
 		{map[string]string{"ref": "r", "read": `"a`}, `shared cache: attribute read="a is not understood`},
+		{map[string]string{"ref": "r", "mounts-off": `"a`}, `shared cache: attribute mounts-off="a is not understood`},
 		{map[string]string{"ref": "r", "scoop": "s"}, "shared cache: attribute scoop=s is not understood"},
 	} {
 		o, err := ParseOptions(test.attrs)

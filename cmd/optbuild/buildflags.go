@@ -29,7 +29,7 @@ func buildFlags() []cli.Flag {
 		list("attest", "attestation: type=provenance|sbom,`KEY=VALUE`,…"),
 		list("build-arg", "build argument, `NAME=VALUE`, or NAME from the environment"),
 		list("build-context", "named context, `NAME=WHERE`: a path, docker-image://, oci-layout://, git or http URL"),
-		&cli.StringFlag{Name: "cache", Usage: "cache to read and to write, shared with other machines: a repository `REPO`[,KEY=VALUE,…], off, or project; keys: scope=NAME, mode=rw|ro, mounts=off, max-age=30d, max-size=20GB, sign=FILE, trust=FILE (default: what $" + request.CacheEnv + " names, on CI also the project's " + request.ProjectFile + ", which project stands for elsewhere)"},
+		&cli.StringFlag{Name: "cache", Usage: "cache to read and to write, shared with other machines: a repository `REPO`[,KEY=VALUE,…], off, or project; keys: scope=NAME, mode=rw|ro, mounts=off, mounts-off=ID, max-age=30d, max-size=20GB, sign=FILE, trust=FILE (default: what $" + request.CacheEnv + " names, on CI also the project's " + request.ProjectFile + ", which project stands for elsewhere)"},
 		list("cache-from", "cache to read: a `REFERENCE`, or type=registry|local|gha,…"),
 		list("cache-to", "cache to write: a `REFERENCE`, or type=registry|inline|local|gha,…"),
 		&cli.StringFlag{Name: "call", Usage: "question to answer instead of a build: check, outline, targets", Value: "build"},

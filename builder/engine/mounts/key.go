@@ -50,14 +50,20 @@ func cacheMounts(v solver.Vertex, op *pb.ExecOp, platform *pb.Platform) (list []
 	return list
 }
 
+// Key is what the archives of a mount are found by, for builds without a scope.
+type Key struct {
+	Sum string
+	id  string
+}
+
 // Keys are what the archives of a step's cache mounts are found by; false if one of its mounts does not travel, or is not of a kind whose program checks what it finds there: what a step has
 // left in it another one may need, and it comes to other machines under conditions only.
-func Keys(v solver.Vertex, op *pb.ExecOp, platform *pb.Platform) (keys []string, ok bool) {
+func Keys(v solver.Vertex, op *pb.ExecOp, platform *pb.Platform) (keys []Key, ok bool) {
 	for _, m := range cacheMounts(v, op, platform) {
 		if m.stays != "" || !mounts.KindOf(m.Dest).Checked {
 			return nil, false
 		}
-		keys = append(keys, m.key(""))
+		keys = append(keys, Key{Sum: m.key(""), id: m.id})
 	}
 	return keys, true
 }

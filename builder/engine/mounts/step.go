@@ -220,6 +220,9 @@ func (st *step) prepare(ctx context.Context, m mount, x executor.Mount, builds [
 
 func (b *Build) off(m mount) bool { return b.Off != nil && b.Off(m.id) }
 
+// Travels tells whether the mount with a key is restored and saved.
+func (b *Build) Travels(k Key) bool { return b.Off == nil || !b.Off(k.id) }
+
 // restore fills a new mount with what another machine left in it. It returns nil if there is nothing to be had.
 func (st *step) restore(ctx context.Context, b *Build, u *use, dir string) (*mounts.State, error) {
 	begun := time.Now()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder/compress"
 	"github.com/optbuild/optbuild/builder/engine/lazy"
+	"github.com/optbuild/optbuild/builder/engine/mounts"
 	"github.com/optbuild/optbuild/builder/outcome"
 	"github.com/optbuild/optbuild/builder/record"
 	"github.com/optbuild/optbuild/builder/trace"
@@ -33,7 +34,7 @@ type Elsewhere interface {
 	// LayerID returns the id of the stored layer whose blob, on those of the layers below it, has a chain id; "" if that is not known.
 	LayerID(sessions []string, chain string) string
 	// HasMounts is true if there is an archive for each of the keys of cache mounts.
-	HasMounts(sessions []string, keys []string) bool
+	HasMounts(sessions []string, keys []mounts.Key) bool
 	// Sum returns what the small layer with a digest of content is known by; "" if that is not known.
 	Sum(sessions []string, diffID string) string
 	// Times returns the files of the COPY that was made last under a key; nil if there is none.

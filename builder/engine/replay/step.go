@@ -47,7 +47,7 @@ type step struct {
 	refuses error // why it can't be watched, as far as its mounts tell
 
 	// mounts are the keys of the archives of its cache mounts. Where they travel, a step that needs what this one leaves there finds it also on a machine where this one was replayed.
-	mounts  []string
+	mounts  []mounts.Key
 	travels bool
 
 	mu   sync.Mutex

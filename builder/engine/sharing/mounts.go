@@ -2,6 +2,7 @@ package sharing
 
 import (
 	"context"
+	"path"
 	"slices"
 
 	"github.com/moby/buildkit/session"
@@ -23,10 +24,15 @@ func (c *Caches) Mounts(g session.Group) (list []*mounts.Build) {
 	return list
 }
 
-// HasMounts is true if there is an archive for each key.
-func (c *Caches) HasMounts(sessions []string, keys []string) bool {
-	return !slices.ContainsFunc(keys, func(key string) bool {
-		return !slices.ContainsFunc(c.of(sessions, false), func(b *build) bool { return b.has(mounts.Kind, key) })
+// HasMounts is true if there is an archive for each key, which a step that needs the mount would be given.
+func (c *Caches) HasMounts(sessions []string, keys []mounts.Key) bool {
+	return !slices.ContainsFunc(keys, func(key mounts.Key) bool {
+		return !slices.ContainsFunc(c.of(sessions, false), func(b *build) bool {
+			b.mu.Lock()
+			m := b.mounts
+			b.mu.Unlock()
+			return m != nil && m.Travels(key) && b.has(mounts.Kind, key.Sum)
+		})
 	})
 }
 
@@ -41,10 +47,17 @@ func (c *Caches) travel(builds []*build, s *store) {
 		if b.mounts == nil {
 			b.mounts = &mounts.Build{
 				Source: &mounts.Remote{Readings: b.mountReadings}, TotalBytes: o.MaxBytes, MaxAge: o.MaxAge,
-				Warn: s.warn,
+				Warn: s.warn, Off: stays(o.Stay),
 			}
 		}
 		b.mu.Unlock()
+	}
+}
+
+// stays tells of the id of a mount whether it is one of those that do not travel.
+func stays(ids []string) func(id string) bool {
+	return func(id string) bool {
+		return slices.ContainsFunc(ids, func(stay string) bool { return path.Clean(stay) == path.Clean(id) })
 	}
 }
 
