@@ -344,5 +344,12 @@ func TestSignature(t *testing.T) {
 		if err := f.open(t, Options{Write: "main", TrustedKeys: public(key(1))}).Add(ctx, []Entry{ours}); err == nil {
 			t.Error("it was written without a signature that its writer would want")
 		}
+
+		// What is older than it would have been kept is not taken from an index that has to be signed: it may have been put back.
+		time.Sleep(defaultAge + time.Hour - time.Since(when))
+		expect("older than the bound", "main", Options{TrustedKeys: public(key(1))}, false, "")
+		expect("within the bound", "main", Options{TrustedKeys: public(key(1)), Bounds: Bounds{MaxAge: 2 * defaultAge}}, true, "")
+		expect("without a bound", "main", Options{TrustedKeys: public(key(1)), Bounds: Bounds{MaxAge: -1}}, true, "")
+		expect("old, and nobody asks for a signature", "main", Options{}, true, "")
 	})
 }

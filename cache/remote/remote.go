@@ -21,6 +21,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -117,13 +118,24 @@ func (s *Store) Load(ctx context.Context) (*Index, error) {
 	var x Index
 	for i, st := range states {
 		if st != nil {
-			x.add(scopes[i], st.entries)
+			x.add(scopes[i], s.fresh(st.entries))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return &x, fmt.Errorf("read cache %s: %w", s.name(), err)
 	}
 	return &x, nil
+}
+
+// fresh are the entries that a reader who trusts signatures takes: whoever may write to the repository can put an old index with its signature back, and so what is in it counts no longer than
+// it would have been kept.
+func (s *Store) fresh(entries []identified) []identified {
+	most := s.o.Bounds.orDefault().MaxAge
+	if len(s.o.trusted()) == 0 || most < 0 {
+		return entries
+	}
+	oldest := time.Now().Add(-most)
+	return slices.DeleteFunc(slices.Clone(entries), func(e identified) bool { return e.Created.Before(oldest) })
 }
 
 // scopes are those that are read, each once.
