@@ -94,14 +94,11 @@ func (r *Request) platforms(s *Solve) error {
 			if p == "" {
 				continue
 			}
-			spec := platforms.DefaultSpec()
-			if !strings.EqualFold(p, "local") {
-				var err error
-				if spec, err = platforms.Parse(p); err != nil {
-					return flagErrorf("platform", p, "is not os/arch[/variant]: %w", err)
-				}
+			spec, err := ParsePlatform(p)
+			if err != nil {
+				return flagErrorf("platform", p, "%w", err)
 			}
-			if f := platforms.FormatAll(platforms.Normalize(spec)); !slices.Contains(list, f) {
+			if f := platforms.FormatAll(spec); !slices.Contains(list, f) {
 				list = append(list, f)
 			}
 		}
