@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 
+	"github.com/optbuild/optbuild/builder/emulation"
 	"github.com/optbuild/optbuild/builder/engine"
 	"github.com/optbuild/optbuild/builder/housekeeping"
 	"github.com/optbuild/optbuild/builder/process"
@@ -27,6 +28,12 @@ import (
 
 // Main runs the engine's process, if this is one, and does not return then. cmd calls it first of all.
 func Main(frontends map[string]client.BuildFunc) {
+	if emulation.IsMaker() {
+		emulation.RunMaker()
+	}
+	if emulation.IsRuntime() {
+		emulation.RunRuntime()
+	}
 	if runtime.IsSingleID() {
 		runtime.RunSingleID()
 	}

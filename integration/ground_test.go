@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/optbuild/optbuild/builder/emulation"
 	"github.com/optbuild/optbuild/integration/bases"
 	"github.com/optbuild/optbuild/integration/tree"
 )
@@ -80,6 +83,9 @@ func newGround(ctx context.Context) (*ground, error) {
 	if err := copyTree(busybox.Dir, filepath.Join(dir, "bases", busybox.Name)); err != nil {
 		return nil, err
 	}
+	if why := foreignBase(ctx, dir, cache); why != "" {
+		skipped.add("scripts that run arm64 programs", why)
+	}
 	debian, err := bases.Debian(ctx, cache)
 	if err != nil {
 		g.NoDebian = strings.ReplaceAll(err.Error(), "\n", " ")
@@ -87,6 +93,32 @@ func newGround(ctx context.Context) (*ground, error) {
 		return g, nil
 	}
 	return g, copyTree(debian.Dir, filepath.Join(dir, "bases", debian.Name))
+}
+
+// foreignArch is the architecture of the base image that is run under emulation.
+const foreignArch = "arm64"
+
+// foreignBase makes a base image of another architecture where its programs can be emulated, or says why there is none.
+func foreignBase(ctx context.Context, dir, cache string) (why string) {
+	if runtime.GOARCH == foreignArch {
+		return "this machine is one"
+	}
+	if _, err := emulation.Find(foreignArch, exec.LookPath); err != nil {
+		return err.Error()
+	}
+	e := emulation.New()
+	defer e.Close()
+	if err := e.Prepare(foreignArch, "linux/"+foreignArch); err != nil {
+		return err.Error()
+	}
+	base, err := bases.BusyboxFor(ctx, cache, foreignArch)
+	if err == nil {
+		err = copyTree(base.Dir, filepath.Join(dir, "bases", base.Name))
+	}
+	if err != nil {
+		return strings.ReplaceAll(err.Error(), "\n", " ")
+	}
+	return ""
 }
 
 // cleanGround removes everything, unless OPTBUILD_TEST_KEEP is set.

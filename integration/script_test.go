@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/optbuild/optbuild/builder/emulation"
 )
 
 // maxParallel bounds how many scripts, and builds of other tests, run at a time: one more than there are processors, because each waits now and then
@@ -21,6 +23,9 @@ import (
 var maxParallel = min(runtime.NumCPU()+1, 4)
 
 func TestMain(m *testing.M) {
+	if emulation.IsMaker() { // see foreignBase
+		emulation.RunMaker()
+	}
 	flag.Parse()
 	flag.Set("test.parallel", strconv.Itoa(maxParallel))
 	code := m.Run()
@@ -129,13 +134,15 @@ func optOut(file, who string) (string, error) {
 
 func scriptName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txtar") }
 
-// condition knows [root], [debian] (there is a Debian base image) and [fuse] (this user may open /dev/fuse).
+// condition knows [root], [debian] (there is a Debian base image), [emulator] (there is one for arm64, which can run here) and [fuse] (this user may open /dev/fuse).
 func condition(g *ground, cond string) (bool, error) {
 	switch cond {
 	case "root":
 		return os.Geteuid() == 0, nil
 	case "debian":
 		return slices.Contains(g.bases(), "debian"), nil
+	case "emulator":
+		return slices.Contains(g.bases(), "busybox-"+foreignArch), nil
 	case "fuse":
 		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 		if err == nil {

@@ -19,6 +19,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/optbuild/optbuild/builder/emulation"
 )
 
 // Status says how bad it is.
@@ -76,9 +78,11 @@ type Machine struct {
 	// Registries are hosts to try; none by default.
 	Registries []string
 
-	LookPath    func(name string) (string, error)
-	Disk        func(path string) (Disk, error)
-	StartEngine func(ctx context.Context) Engine
+	LookPath func(name string) (string, error)
+	// FindEmulator returns the path of a qemu for programs of an architecture, as Go calls it.
+	FindEmulator func(arch string) (string, error)
+	Disk         func(path string) (Disk, error)
+	StartEngine  func(ctx context.Context) Engine
 	// Ping asks a registry for its API's root.
 	Ping func(ctx context.Context, host string) (*http.Response, error)
 }
@@ -86,6 +90,7 @@ type Machine struct {
 // This returns the machine that we run on, without StateDir, StartEngine and Ping.
 func This() *Machine {
 	m := &Machine{UID: os.Geteuid(), Binary: "/usr/local/bin/optbuild", LookPath: exec.LookPath, Disk: statfs}
+	m.FindEmulator = func(arch string) (string, error) { return emulation.Find(arch, exec.LookPath) }
 	m.User = strconv.Itoa(m.UID)
 	if u, err := user.LookupId(m.User); err == nil {
 		m.User = u.Username

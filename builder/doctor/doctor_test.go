@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -27,9 +29,22 @@ func fake(t *testing.T, files map[string]string) *Machine {
 	return &Machine{
 		Root: root, UID: 1000, User: "ann", Binary: "/opt/optbuild",
 		StateDir: filepath.Join(root, "state"), DockerConfig: filepath.Join(root, "config.json"),
-		LookPath:    func(name string) (string, error) { return "/usr/bin/" + name, nil },
-		Disk:        func(string) (Disk, error) { return Disk{Free: 100 << 30, Files: 1e6, Inode: 1e7}, nil },
-		StartEngine: func(context.Context) Engine { return Engine{Kind: "root", Snapshotter: "overlayfs"} },
+		LookPath:     func(name string) (string, error) { return "/usr/bin/" + name, nil },
+		FindEmulator: func(string) (string, error) { return "", exec.ErrNotFound },
+		Disk:         func(string) (Disk, error) { return Disk{Free: 100 << 30, Files: 1e6, Inode: 1e7}, nil },
+		StartEngine:  func(context.Context) Engine { return Engine{Kind: "root", Snapshotter: "overlayfs"} },
+	}
+}
+
+// installed says for which architectures there is a qemu.
+func installed(archs ...string) func(*Machine) {
+	return func(m *Machine) {
+		m.FindEmulator = func(arch string) (string, error) {
+			if slices.Contains(archs, arch) {
+				return "/usr/bin/qemu-" + arch, nil
+			}
+			return "", exec.ErrNotFound
+		}
 	}
 }
 
@@ -116,9 +131,22 @@ func TestChecks(t *testing.T) {
 
 		{"platforms", platforms, map[string]string{
 			"/proc/sys/fs/binfmt_misc/status": "enabled\n", "/proc/sys/fs/binfmt_misc/qemu-s390x": "disabled\n",
-			"/proc/sys/fs/binfmt_misc/qemu-aarch64": "enabled\ninterpreter /usr/bin/qemu-aarch64-static\nflags: POCF\noffset 0\n"}, nil, "ok: emulated: aarch64"},
+			"/proc/sys/fs/binfmt_misc/qemu-aarch64": "enabled\ninterpreter /usr/bin/qemu-aarch64-static\nflags: POCF\noffset 0\n"}, nil, "ok: emulated by the kernel: aarch64"},
 		{"platforms without F", platforms, map[string]string{"/proc/sys/fs/binfmt_misc/qemu-arm": "enabled\ninterpreter /x\nflags: OC\n"}, nil,
-			"warn: emulated: arm (not usable in steps: registered without flag F)\nas root: apt-get install --reinstall qemu-user-static binfmt-support"},
+			"warn: arm is not usable in steps: registered without flag F\nas root: apt-get install --reinstall qemu-user-static binfmt-support"},
+		{"qemu installed", platforms, map[string]string{"/proc/sys/kernel/osrelease": "6.7.0-1-generic\n"}, installed("riscv64", "s390x"),
+			"ok: emulated inside the build, by installed qemus: riscv64, s390x"},
+		{"qemu installed, one registered", platforms, map[string]string{
+			"/proc/sys/kernel/osrelease": "6.18.44\n", "/proc/sys/fs/binfmt_misc/qemu-riscv64": "enabled\nflags: F\n"}, installed("riscv64", "s390x"),
+			"ok: emulated by the kernel: riscv64; emulated inside the build, by installed qemus: s390x"},
+		{"qemu installed, older kernel", platforms, map[string]string{"/proc/sys/kernel/osrelease": "6.1.0-13-amd64\n"}, installed("s390x"),
+			"warn: qemu is installed for s390x, but not registered, and this kernel (6.1.0-13-amd64) can't do that for a build alone, as those since 6.7 can\n" +
+				"as root: apt-get install qemu-user-static binfmt-support   # or: docker run --privileged --rm tonistiigi/binfmt --install all"},
+		{"qemu not static", platforms, nil, func(m *Machine) {
+			m.FindEmulator = func(string) (string, error) { return "", errors.New("/usr/bin/qemu-s390x is not static") }
+		}, "warn: /usr/bin/qemu-s390x is not static\nas root: apt-get install qemu-user-static   # Fedora: dnf install qemu-user-static, Alpine: apk add qemu-aarch64"},
+		{"no qemu", platforms, nil, nil,
+			"ok: this machine's only; RUN for others needs emulators\nfor those, as root: apt-get install qemu-user-static   # Fedora: dnf install qemu-user-static, Alpine: apk add qemu-aarch64"},
 
 		{"state directory", stateDirectory, nil, nil, "ok: ROOT/state"},
 		{"state directory on nfs", stateDirectory, nil, func(m *Machine) { m.Disk = func(string) (Disk, error) { return Disk{Type: "nfs"}, nil } },

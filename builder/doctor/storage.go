@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
@@ -77,32 +76,4 @@ func devFuse(_ context.Context, m *Machine) *Result {
 		return warn("may not be opened by this user"+consequence, "as root: chmod 0666 /dev/fuse")
 	}
 	return ok("usable")
-}
-
-func platforms(_ context.Context, m *Machine) *Result {
-	entries, _ := os.ReadDir(m.Root + "/proc/sys/fs/binfmt_misc")
-	var found []string
-	for _, e := range entries {
-		arch, isQemu := strings.CutPrefix(e.Name(), "qemu-")
-		text := m.read("/proc/sys/fs/binfmt_misc/" + e.Name())
-		if !isQemu || !strings.HasPrefix(text, "enabled") {
-			continue
-		}
-		note := ""
-		for line := range strings.Lines(text) {
-			if flags, found := strings.CutPrefix(line, "flags: "); found && !strings.Contains(flags, "F") {
-				note = " (not usable in steps: registered without flag F)"
-			}
-		}
-		found = append(found, arch+note)
-	}
-	if len(found) == 0 {
-		return &Result{Status: OK, Found: "this machine's only; RUN for others needs emulators", Remedy: []string{
-			"for those, as root: apt-get install qemu-user-static binfmt-support   # or: docker run --privileged --rm tonistiigi/binfmt --install all"}}
-	}
-	r := ok("emulated: " + strings.Join(found, ", "))
-	if strings.Contains(r.Found, "(") {
-		r.Status, r.Remedy = Warn, []string{"as root: apt-get install --reinstall qemu-user-static binfmt-support"}
-	}
-	return r
 }

@@ -249,8 +249,10 @@ func (e *Engine) steps() worker.Worker {
 		}
 		return e.parts.replayer.Worker(w)
 	}
-	with := func(m bkcache.Manager) worker.Worker { return e.keeper.Worker(withManager(e.worker, m), replaying) }
-	return e.parts.profiler.Worker(exporting{compressing{dating{e.keeper.Worker(e.worker, replaying), e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger})
+	keeping := func(w *base.Worker) worker.Worker { return e.keeper.Worker(w, replaying) }
+	solving := func(w *base.Worker) worker.Worker { return emulating{keeping(w), w, keeping, e.parts.emulators} }
+	with := func(m bkcache.Manager) worker.Worker { return solving(withManager(e.worker, m)) }
+	return e.parts.profiler.Worker(exporting{compressing{dating{solving(e.worker), e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger})
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).
@@ -288,6 +290,7 @@ func (e *Engine) Close() error {
 		e.late.Close()
 	}
 	e.parts.profiler.Close()
+	e.parts.emulators.Close()
 	e.merger.Collect()
 	if err := errors.Join(e.controller.Close(), e.parts.Close()); err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/executor/oci"
 	"github.com/moby/buildkit/executor/resources"
 	"github.com/moby/buildkit/executor/runcexecutor"
@@ -52,6 +53,7 @@ type parts struct {
 	snapshots   snapshots.Snapshotter
 	replayer    *replay.Replayer // nil with snapshotters that have no layers of directories
 	profiler    *profiler.Profiler
+	emulators   *emulators
 	repair      repair
 }
 
@@ -126,23 +128,31 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 	if o.DNS != nil {
 		dns = &oci.DNSConfig{Nameservers: o.DNS.Nameservers, Options: o.DNS.Options, SearchDomains: o.DNS.SearchDomains}
 	}
-	exe, err := runcexecutor.New(runcexecutor.Opt{
-		Root:                filepath.Join(p.root, "executor"),
-		CommandCandidates:   []string{o.Runtime},
-		Rootless:            o.Rootless,
-		ProcessMode:         processMode(o),
-		DNS:                 dns,
-		ApparmorProfile:     o.AppArmorProfile,
-		SELinux:             o.SELinux,
-		TracingSocket:       o.TraceSocket,
-		DefaultCgroupParent: o.CgroupParent,
-		ResourceMonitor:     monitor,
-		CDIManager:          devices,
-		ProxyProvider:       proxy,
-	}, networks)
-	if err != nil {
-		return nil, fmt.Errorf("create executor: %w", err)
+	newExecutor := func(root, runtime string) (executor.Executor, error) {
+		exe, err := runcexecutor.New(runcexecutor.Opt{
+			Root:                root,
+			CommandCandidates:   []string{runtime},
+			Rootless:            o.Rootless,
+			ProcessMode:         processMode(o),
+			DNS:                 dns,
+			ApparmorProfile:     o.AppArmorProfile,
+			SELinux:             o.SELinux,
+			TracingSocket:       o.TraceSocket,
+			DefaultCgroupParent: o.CgroupParent,
+			ResourceMonitor:     monitor,
+			CDIManager:          devices,
+			ProxyProvider:       proxy,
+		}, networks)
+		if err != nil {
+			return nil, fmt.Errorf("create executor: %w", err)
+		}
+		return exe, nil
 	}
+	exe, err := newExecutor(filepath.Join(p.root, "executor"), o.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	p.emulators = newEmulators(p.root, o.Runtime, newExecutor)
 	md, err := openMetadata(filepath.Join(p.root, "metadata_v2.db"))
 	if err != nil {
 		return nil, err

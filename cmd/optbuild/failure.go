@@ -16,6 +16,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/optbuild/optbuild/builder/emulation"
 	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/request"
 	"github.com/optbuild/optbuild/frontend/diagnose"
@@ -54,6 +55,10 @@ func (b *build) explain(err error, rec *recorder, show *display) error {
 		if !slices.ContainsFunc(e.Hints, func(h string) bool { return strings.HasPrefix(h, "did you mean") }) {
 			e.Hints = append(e.Hints, hint)
 		}
+	}
+	if message, hint := emulation.Explain(f.Text); message != "" {
+		e.Message = message
+		e.Hints = append(e.Hints, hint)
 	}
 	if vertex != "" || e.First > 0 { // else it is not a step's error
 		e.log = rec.logOf(vertex)

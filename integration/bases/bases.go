@@ -43,13 +43,19 @@ func CacheDir() (string, error) {
 
 // Busybox makes a one-layer image of Debian's static busybox, with a link for each applet.
 func Busybox(ctx context.Context, cache string) (Base, error) {
-	return makeOnce(ctx, cache, "busybox", busyboxTar, v1.Config{Cmd: []string{"sh"}})
+	return makeOnce(ctx, cache, "busybox", "", busyboxTar, v1.Config{Cmd: []string{"sh"}})
+}
+
+// BusyboxFor makes the same image of a foreign architecture, as Debian calls it: for tests of emulation. It runs nothing of it. Its name ends with the architecture.
+func BusyboxFor(ctx context.Context, cache, arch string) (Base, error) {
+	recipe := func(ctx context.Context, tmp, tar string) error { return foreignBusyboxTar(ctx, tmp, tar, arch) }
+	return makeOnce(ctx, cache, "busybox-"+arch, arch, recipe, v1.Config{Cmd: []string{"sh"}})
 }
 
 // Debian makes an image of this machine's release of Debian or Ubuntu, in which apt works. It carries the machine's
 // certificates, so that its steps trust what the machine trusts.
 func Debian(ctx context.Context, cache string) (Base, error) {
-	return makeOnce(ctx, cache, "debian", debianTar, v1.Config{
+	return makeOnce(ctx, cache, "debian", "", debianTar, v1.Config{
 		Cmd: []string{"bash"},
 		Env: []string{"SSL_CERT_FILE=" + caBundle, "NODE_EXTRA_CA_CERTS=" + caBundle},
 	})
@@ -60,8 +66,8 @@ const (
 	path     = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
-// makeOnce returns the image from the cache, or makes it with the recipe, which writes the root file system as a tar file.
-func makeOnce(ctx context.Context, cache, name string, recipe func(ctx context.Context, tmp, tar string) error, c v1.Config) (Base, error) {
+// makeOnce returns the image from the cache, or makes it with the recipe, which writes the root file system as a tar file. arch is Debian's name; "" is this machine's.
+func makeOnce(ctx context.Context, cache, name, arch string, recipe func(ctx context.Context, tmp, tar string) error, c v1.Config) (Base, error) {
 	base := Base{Name: name, Dir: filepath.Join(cache, name+"-"+version)}
 	if _, err := os.Stat(base.Dir); err == nil {
 		return base, nil
@@ -79,7 +85,7 @@ func makeOnce(ctx context.Context, cache, name string, recipe func(ctx context.C
 		return Base{}, fmt.Errorf("make the %s base image: %w", name, err)
 	}
 	dir := filepath.Join(tmp, "layout")
-	if err := writeLayout(dir, tar, c); err != nil {
+	if err := writeLayout(dir, tar, arch, c); err != nil {
 		return Base{}, fmt.Errorf("make the %s base image: %w", name, err)
 	}
 	// Somebody else may have been faster; theirs is as good.
@@ -89,10 +95,11 @@ func makeOnce(ctx context.Context, cache, name string, recipe func(ctx context.C
 	return base, nil
 }
 
-func writeLayout(dir, tar string, c v1.Config) error {
-	arch, err := output(exec.Command("dpkg", "--print-architecture"))
-	if err != nil {
-		return err
+func writeLayout(dir, tar, arch string, c v1.Config) (err error) {
+	if arch == "" {
+		if arch, err = output(exec.Command("dpkg", "--print-architecture")); err != nil {
+			return err
+		}
 	}
 	layer, err := tarball.LayerFromFile(tar)
 	if err != nil {

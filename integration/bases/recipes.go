@@ -15,34 +15,76 @@ import (
 
 // busyboxTar takes the binary out of Debian's package without installing it.
 func busyboxTar(ctx context.Context, tmp, dest string) error {
-	download := exec.CommandContext(ctx, "apt-get", "download", "-q", "busybox-static")
+	path, err := unpackBusybox(ctx, tmp)
+	if err != nil {
+		return err
+	}
+	return busyboxRoot(ctx, dest, path, path)
+}
+
+// foreignBusyboxTar does so with another architecture's package, of which this machine's apt need not have heard. The applets are those of this machine's.
+func foreignBusyboxTar(ctx context.Context, tmp, dest, arch string) error {
+	var private []string // apt's lists and files, so that the machine's stay as they are
+	for name, dir := range map[string]string{"Dir::State::Lists": "lists/partial", "Dir::Cache": "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(tmp, dir), 0o755); err != nil {
+			return err
+		}
+		private = append(private, "-o", name+"="+filepath.Join(tmp, strings.Split(dir, "/")[0]))
+	}
+	private = append(private, "-o", "APT::Architecture="+arch, "-o", "APT::Architectures="+arch)
+	if _, err := output(exec.CommandContext(ctx, "apt-get", append([]string{"update", "-q"}, private...)...)); err != nil {
+		return err
+	}
+	foreign := filepath.Join(tmp, "foreign")
+	if err := os.Mkdir(foreign, 0o755); err != nil {
+		return err
+	}
+	path, err := unpackBusybox(ctx, foreign, private...)
+	if err != nil {
+		return err
+	}
+	own, err := unpackBusybox(ctx, tmp)
+	if err != nil {
+		return err
+	}
+	return busyboxRoot(ctx, dest, path, own)
+}
+
+// unpackBusybox returns the path of the binary below tmp.
+func unpackBusybox(ctx context.Context, tmp string, options ...string) (string, error) {
+	download := exec.CommandContext(ctx, "apt-get", append([]string{"download", "-q", "busybox-static"}, options...)...)
 	download.Dir = tmp
 	if _, err := output(download); err != nil {
-		return err
+		return "", err
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
 	if err != nil || len(debs) != 1 {
-		return fmt.Errorf("apt-get download left %q", debs)
+		return "", fmt.Errorf("apt-get download left %q", debs)
 	}
 	root := filepath.Join(tmp, "deb")
 	if _, err := output(exec.CommandContext(ctx, "dpkg-deb", "-x", debs[0], root)); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"bin/busybox", "usr/bin/busybox"} { // before and after the merge of /usr
+		path := filepath.Join(root, name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("there is no busybox in %s", filepath.Base(debs[0]))
+}
+
+// busyboxRoot writes a root file system with a binary, and the applets of one that this machine can run.
+func busyboxRoot(ctx context.Context, dest, binary, runnable string) error {
+	b, err := os.ReadFile(binary)
+	if err != nil {
 		return err
 	}
-	for _, path := range []string{"bin/busybox", "usr/bin/busybox"} { // before and after the merge of /usr
-		binary, err := os.ReadFile(filepath.Join(root, path))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		applets, err := output(exec.CommandContext(ctx, filepath.Join(root, path), "--list"))
-		if err != nil {
-			return err
-		}
-		return writeBusybox(dest, binary, strings.Fields(applets))
+	applets, err := output(exec.CommandContext(ctx, runnable, "--list"))
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("there is no busybox in %s", filepath.Base(debs[0]))
+	return writeBusybox(dest, b, strings.Fields(applets))
 }
 
 func writeBusybox(dest string, binary []byte, applets []string) error {
