@@ -1,0 +1,178 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Requests about a tag are made here and not by containerd's resolver, which has no conditions, and asks mirrors, whose tags may be old.
+
+// maxIndex bounds what is read into memory. Registries refuse more than 4 MB (documented by distribution).
+const maxIndex = 4 << 20
+
+// tag is one at its registry.
+type tag struct {
+	hosts docker.RegistryHosts
+	named reference.NamedTagged
+}
+
+// seen is what a tag referred to at a moment; zero: there was no such tag.
+type seen struct {
+	digest    digest.Digest
+	etag      string // a strong one, or empty
+	mediaType string
+	content   []byte // not from head
+}
+
+var accepted = strings.Join([]string{
+	ocispecs.MediaTypeImageIndex, images.MediaTypeDockerSchema2ManifestList, ocispecs.MediaTypeImageManifest, images.MediaTypeDockerSchema2Manifest, "*/*",
+}, ", ")
+
+func (t tag) origin() (docker.RegistryHost, error) {
+	hosts, err := t.hosts(reference.Domain(t.named))
+	if err != nil {
+		return docker.RegistryHost{}, err
+	}
+	for _, h := range hosts {
+		if h.Capabilities.Has(docker.HostCapabilityPush) {
+			return h, nil
+		}
+	}
+	return docker.RegistryHost{}, fmt.Errorf("registry %s: no host is configured that takes pushes", reference.Domain(t.named))
+}
+
+// do makes a request about the tag, and authorises it. The caller closes the answer.
+func (t tag) do(ctx context.Context, method string, body []byte, header http.Header) (*http.Response, error) {
+	host, err := t.origin()
+	if err != nil {
+		return nil, err
+	}
+	u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: path.Join("/", host.Path, reference.Path(t.named), "manifests", t.named.Tag())}
+	ctx = docker.WithScope(ctx, "repository:"+reference.Path(t.named)+":pull,push")
+	client := host.Client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	const attempts = 4 // the first shows how to authorise
+	var answers []*http.Response
+	for {
+		req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range []http.Header{host.Header, header} {
+			for k, v := range h {
+				req.Header[k] = append(req.Header[k], v...)
+			}
+		}
+		if host.Authorizer != nil {
+			if err := host.Authorizer.Authorize(ctx, req); err != nil {
+				return nil, fmt.Errorf("authorize: %w", err)
+			}
+		}
+		resp, err := client.Do(req)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || host.Authorizer == nil || len(answers) == attempts-1 {
+			return resp, err
+		}
+		answers = append(answers, resp)
+		if err := host.Authorizer.AddResponses(ctx, answers); err != nil {
+			return resp, nil // its status says it
+		}
+		discard(resp)
+	}
+}
+
+func discard(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, 4096)
+	resp.Body.Close()
+}
+
+// head asks what the tag refers to.
+func (t tag) head(ctx context.Context) (seen, error) { return t.look(ctx, http.MethodHead) }
+
+// get reads it, too.
+func (t tag) get(ctx context.Context) (seen, error) { return t.look(ctx, http.MethodGet) }
+
+func (t tag) look(ctx context.Context, method string) (seen, error) {
+	resp, err := t.do(ctx, method, nil, http.Header{"Accept": {accepted}, "Cache-Control": {"no-cache"}})
+	if err != nil {
+		return seen{}, err
+	}
+	defer discard(resp)
+	switch resp.StatusCode {
+	case http.StatusNotFound:
+		return seen{}, nil
+	case http.StatusOK:
+	default:
+		return seen{}, remoteserrors.NewUnexpectedStatusErr(resp)
+	}
+	s := seen{digest: digest.Digest(resp.Header.Get("Docker-Content-Digest")), mediaType: resp.Header.Get("Content-Type")}
+	if e := resp.Header.Get("ETag"); strings.HasPrefix(e, `"`) {
+		s.etag = e
+	}
+	if method == http.MethodHead {
+		if s.digest.Validate() != nil { // not all registries say it
+			return t.get(ctx)
+		}
+		return s, nil
+	}
+	if s.content, err = io.ReadAll(io.LimitReader(resp.Body, maxIndex+1)); err != nil {
+		return seen{}, err
+	}
+	if len(s.content) > maxIndex {
+		return seen{}, fmt.Errorf("%s has more than %d bytes: it is no index", t.named, maxIndex)
+	}
+	s.digest = digest.FromBytes(s.content)
+	return s, nil
+}
+
+// errOvertaken says that the tag is no longer what it was expected to be.
+var errOvertaken = errors.New("it has changed")
+
+// put stores an index under the tag if that still refers to before, as far as the registry honours conditions.
+func (t tag) put(ctx context.Context, mediaType string, b []byte, before seen) error {
+	header := http.Header{"Content-Type": {mediaType}}
+	switch {
+	case before.digest == "":
+		header.Set("If-None-Match", "*")
+	case before.etag != "":
+		header.Set("If-Match", before.etag)
+	}
+	resp, err := t.do(ctx, http.MethodPut, b, header)
+	if err != nil {
+		return err
+	}
+	defer discard(resp)
+	switch {
+	case resp.StatusCode == http.StatusPreconditionFailed:
+		return errOvertaken
+	case resp.StatusCode < 200 || resp.StatusCode > 299:
+		return remoteserrors.NewUnexpectedStatusErr(resp)
+	}
+	return nil
+}
+
+// transient tells whether the same request may succeed later.
+func transient(err error) bool {
+	var status remoteserrors.ErrUnexpectedStatus
+	if errors.As(err, &status) {
+		return status.StatusCode == http.StatusTooManyRequests || status.StatusCode == http.StatusConflict || status.StatusCode == http.StatusRequestTimeout || status.StatusCode >= 500
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+}
