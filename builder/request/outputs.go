@@ -28,6 +28,9 @@ func (r *Request) outputs(s *Solve) error {
 	if s.Call != nil {
 		return nil
 	}
+	if r.Partial != "" {
+		return r.part(s)
+	}
 	var pushed, loaded, any bool
 	for _, flag := range nonEmpty(r.Outputs) {
 		any = true

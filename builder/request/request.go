@@ -14,6 +14,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
 	"github.com/tonistiigi/fsutil"
 
@@ -36,6 +37,7 @@ type Request struct {
 	Annotations   []string
 	Outputs       []string
 	Push, Load    bool
+	Partial       string // the name of an index that the result becomes a part of
 	CacheFrom     []string
 	CacheTo       []string
 	Cache         string // REPO[,KEY=VALUE...]: read and written; "off"; "" leaves it to Environ and to the project's file
@@ -101,6 +103,8 @@ type Solve struct {
 	ContextDir string
 	// NamedDirs are the named contexts that are local directories.
 	NamedDirs map[string]string
+	// Partial is the index that what was pushed, by its digest, is to be joined to; nil if it is not.
+	Partial reference.NamedTagged
 	// SSH says that the build is offered an SSH agent or keys.
 	SSH bool
 	// Warnings are lines for the user about flags that have no effect.

@@ -134,38 +134,50 @@ func attributes(flag, value string) (typ string, attrs map[string]string, err er
 // annotationType is one element before the colon of --annotation: manifest, index-descriptor, manifest[linux/amd64], ...
 var annotationType = regexp.MustCompile(`^([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?$`)
 
-// annotationAttrs turns an --annotation value, [TYPE[PLATFORM][,TYPE]:]KEY=VALUE, into the exporter's attributes.
+// annotationAttrs turns an --annotation value into the exporter's attributes.
 func annotationAttrs(flag string) (map[string]string, error) {
+	keys, v, err := ParseAnnotation(flag)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, k := range keys {
+		out[k.String()] = v
+	}
+	return out, nil
+}
+
+// ParseAnnotation reads an --annotation value, [TYPE[PLATFORM][,TYPE]:]KEY=VALUE: one key for each type, one without if none is given.
+func ParseAnnotation(flag string) (keys []exptypes.AnnotationKey, value string, err error) {
 	k, v, ok := strings.Cut(flag, "=")
 	if !ok {
-		return nil, flagErrorf("annotation", flag, "is not [TYPE:]KEY=VALUE")
+		return nil, "", flagErrorf("annotation", flag, "is not [TYPE:]KEY=VALUE")
 	}
 	types, key, typed := strings.Cut(k, ":")
 	if !typed {
-		return map[string]string{exptypes.AnnotationKey{Key: k}.String(): v}, nil
+		return []exptypes.AnnotationKey{{Key: k}}, v, nil
 	}
-	out := map[string]string{}
 	for t := range strings.SplitSeq(types, ",") {
 		m := annotationType.FindStringSubmatch(t)
 		if m == nil {
-			return nil, flagErrorf("annotation", flag, "%q is not TYPE or TYPE[PLATFORM]", t)
+			return nil, "", flagErrorf("annotation", flag, "%q is not TYPE or TYPE[PLATFORM]", t)
 		}
 		a := exptypes.AnnotationKey{Type: m[1], Key: key}
 		switch a.Type {
 		case exptypes.AnnotationIndex, exptypes.AnnotationIndexDescriptor, exptypes.AnnotationManifest, exptypes.AnnotationManifestDescriptor:
 		default:
-			return nil, flagErrorf("annotation", flag, "type %q is not manifest, index, manifest-descriptor or index-descriptor", a.Type)
+			return nil, "", flagErrorf("annotation", flag, "type %q is not manifest, index, manifest-descriptor or index-descriptor", a.Type)
 		}
 		if m[2] != "" {
 			p, err := platforms.Parse(m[2])
 			if err != nil {
-				return nil, flagErrorf("annotation", flag, "%w", err)
+				return nil, "", flagErrorf("annotation", flag, "%w", err)
 			}
 			a.Platform = &p
 		}
-		out[a.String()] = v
+		keys = append(keys, a)
 	}
-	return out, nil
+	return keys, v, nil
 }
 
 func environ(list []string) map[string]string {

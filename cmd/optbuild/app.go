@@ -28,6 +28,7 @@ func commands() []*cli.Command {
 		loadCommand(),
 		inspectCommand(),
 		convertCommand(),
+		indexCommand(),
 		analyzeCommand(),
 		profileCommand(),
 		imageCommand(),

@@ -111,6 +111,9 @@ func buildOnce(c *cli.Context, shared bool) error {
 	if err := b.solve.Commit(); err != nil {
 		return err
 	}
+	if err := b.join(c, resp); err != nil {
+		return err
+	}
 	if err := b.deliver(c, resp, account); err != nil {
 		return err
 	}

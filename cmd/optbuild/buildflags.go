@@ -48,7 +48,8 @@ func buildFlags() []cli.Flag {
 		on("no-cache", "run every step"),
 		list("no-cache-filter", "run every step of these stages"),
 		list("output", "where the result goes: a `DIRECTORY`, or type=image|registry|local|tar|oci|docker,dest=… (default: the local store)", "o"),
-		list("platform", "target platforms, `OS/ARCH`,…"),
+		text("partial", "push the image as a part of the index `REFERENCE`, which other machines push other platforms of"),
+		list("platform", "target platforms, `OS/ARCH`,… or local"),
 		&cli.StringFlag{Name: "progress", Usage: "auto, tty, plain, rawjson, quiet, none", Value: "auto", EnvVars: []string{"BUILDKIT_PROGRESS"}},
 		text("provenance", "provenance attestation: false (default), true, mode=min|max,…"),
 		on("pull", "ask the registry for newer base images"),
@@ -79,7 +80,7 @@ func requestFrom(c *cli.Context) request.Request {
 	}
 	return request.Request{
 		Context: c.Args().First(), File: c.String("file"), Stdin: interruptible(c.Context, os.Stdin),
-		Tags: c.StringSlice("tag"), BuildArgs: c.StringSlice("build-arg"), Target: c.String("target"), Platforms: platforms,
+		Tags: c.StringSlice("tag"), BuildArgs: c.StringSlice("build-arg"), Target: c.String("target"), Platforms: platforms, Partial: c.String("partial"),
 		Labels: c.StringSlice("label"), Annotations: c.StringSlice("annotation"), Outputs: c.StringSlice("output"),
 		Push: c.Bool("push"), Load: c.Bool("load"), CacheFrom: c.StringSlice("cache-from"), CacheTo: c.StringSlice("cache-to"), Cache: c.String("cache"),
 		NoCache: c.Bool("no-cache"), NoCacheFilter: c.StringSlice("no-cache-filter"), Pull: c.Bool("pull"),

@@ -42,6 +42,7 @@ func buildxCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			under(buildCommand(), "build", "b"),
 			under(dfCommand(), "du"),
+			under(indexCommand(), "imagetools"),
 			under(pruneCommand(), "prune"),
 			under(versionCommand(), "version"),
 		},
