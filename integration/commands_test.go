@@ -5,7 +5,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,6 +56,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"registry-fault":  registryFault,
 	"registry-count":  registryCount,
 	"ssh-agent":       sshAgent,
+	"docker-engine":   dockerEngine,
 	"poison":          poison,
 }
 
@@ -245,4 +248,27 @@ func sshAgent(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}()
 	ts.Setenv("SSH_AUTH_SOCK", path)
+}
+
+// dockerEngine starts something that takes images as Docker does, and writes the archive that it is given to a file.
+func dockerEngine(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "docker-engine FILE")
+	file := ts.MkAbs(args[0])
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	engine := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/images/load" {
+			return // a ping
+		}
+		b, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = os.WriteFile(file, b, 0o644)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})}
+	go engine.Serve(l)
+	ts.Defer(func() { engine.Close() })
+	ts.Setenv("DOCKER_HOST", "tcp://"+l.Addr().String())
 }

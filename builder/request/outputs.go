@@ -51,7 +51,11 @@ func (r *Request) outputs(s *Solve) error {
 	if r.Push && !pushed {
 		s.Exports = append(s.Exports, r.image(names, map[string]string{"push": "true"}))
 	}
-	if r.Load && !loaded {
+	if r.Load && !loaded && several(s) {
+		if err := r.loadOwn(s, names); err != nil {
+			return err
+		}
+	} else if r.Load && !loaded {
 		e, err := r.output(s, "type=docker", names)
 		if err != nil {
 			return err

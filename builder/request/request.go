@@ -105,6 +105,9 @@ type Solve struct {
 	NamedDirs map[string]string
 	// Partial is the index that what was pushed, by its digest, is to be joined to; nil if it is not.
 	Partial reference.NamedTagged
+	// LoadOwn is what is to be loaded, by OpenEngine, when the build is done; nil if that is nothing, or one of Exports.
+	LoadOwn    *OwnPlatform
+	OpenEngine func() (io.WriteCloser, error)
 	// SSH says that the build is offered an SSH agent or keys.
 	SSH bool
 	// Warnings are lines for the user about flags that have no effect.

@@ -93,6 +93,7 @@ func buildOnce(c *cli.Context, shared bool) error {
 	if err = b.checkBefore(c.Context, conn); err == nil {
 		if resp, account, err = b.run(c.Context, conn); err == nil {
 			over = b.checkAfter(c.Context, conn, resp)
+			err = b.loadOwn(c.Context, conn)
 		}
 	}
 	var lost *process.LostError
@@ -252,7 +253,7 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	}
 	ended()
 	show.wait()
-	if err == nil && b.told.page == "" && !b.checks.any() {
+	if err == nil && b.told.page == "" && !b.checks.any() && b.solve.LoadOwn == nil {
 		conn.Leave() // the engine ends while what became of the build is written down
 	}
 	if resp != nil {
