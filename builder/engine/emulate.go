@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/continuity/fs"
@@ -18,11 +19,13 @@ import (
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/archutil"
+	"github.com/moby/buildkit/util/progress"
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/optbuild/optbuild/builder/emulation"
+	"github.com/optbuild/optbuild/builder/outcome"
 )
 
 // BuildKit runs the steps of a foreign platform as they are, which the kernel does if an emulator is registered, or with a qemu of its own build
@@ -48,28 +51,32 @@ func newEmulators(root, runtime string, newExecutor func(root, runtime string) (
 	return e
 }
 
-// needed reports whether steps of a platform can't run without this package, and names the architecture.
-func (e *emulators) needed(p *pb.Platform) (arch, platform string, ok bool) {
+// foreign returns the platform of a step if that is not of this machine's architecture, of which all variants are BuildKit's business.
+func foreign(p *pb.Platform) (ocispecs.Platform, bool) {
 	if p == nil || p.OS != "linux" {
-		return "", "", false
+		return ocispecs.Platform{}, false
 	}
+	own := platforms.DefaultSpec().Architecture
 	want := platforms.Normalize(ocispecs.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant})
-	if want.Architecture == platforms.DefaultSpec().Architecture {
-		return "", "", false // its variants are BuildKit's business
-	}
+	return want, want.Architecture != own
+}
+
+// native are architectures of which processors of another one run the programs, if the kernel lets them.
+var native = map[string]string{"386": "amd64", "arm": "arm64"}
+
+// needed reports whether steps of a foreign platform can't run without this package.
+func (e *emulators) needed(want ocispecs.Platform) bool {
 	for _, have := range archutil.SupportedPlatforms(false) { // asked once: what is registered later counts for the next engine
 		if platforms.Only(have).Match(want) {
-			return "", "", false
+			return false
 		}
 	}
 	name := emulation.Qemu(want.Architecture)
 	if name == "" {
 		name = want.Architecture
 	}
-	if _, err := exec.LookPath("buildkit-qemu-" + name); err == nil {
-		return "", "", false
-	}
-	return want.Architecture, platforms.FormatAll(want), true
+	_, err := exec.LookPath("buildkit-qemu-" + name)
+	return err != nil
 }
 
 // emulating is a worker whose steps run under emulation, if they have to.
@@ -83,13 +90,37 @@ type emulating struct {
 // ResolveOp returns what the inner worker resolves: stock ops, since provenance looks at their type.
 func (w emulating) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *session.Manager, proxy worker.ProxyOpt) (solver.Op, error) {
 	if op, ok := v.Sys().(*pb.Op); ok && op.GetExec() != nil {
-		if arch, platform, ok := w.emulators.needed(op.Platform); ok {
+		if p, ok := foreign(op.Platform); ok {
+			exe := w.base.WorkerOpt.Executor
+			needed := w.emulators.needed(p)
+			if needed {
+				exe = &emulatedExecutor{exe, w.emulators, p.Architecture, platforms.FormatAll(p)}
+			}
+			if needed || native[p.Architecture] != platforms.DefaultSpec().Architecture {
+				exe = &tellingExecutor{exe, v.Digest().String(), platforms.FormatAll(p)}
+			}
 			other := withManager(w.base, w.base.CacheMgr)
-			other.WorkerOpt.Executor = &emulatedExecutor{w.base.WorkerOpt.Executor, w.emulators, arch, platform}
+			other.WorkerOpt.Executor = exe
 			return w.inner(other).ResolveOp(v, s, sm, proxy)
 		}
 	}
 	return w.Worker.ResolveOp(v, s, sm, proxy)
+}
+
+// tellingExecutor tells, with the progress, that a step is emulated, whoever does it. Whether the programs really are of that platform it does not look.
+type tellingExecutor struct {
+	executor.Executor
+	vertex, platform string
+}
+
+func (e *tellingExecutor) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
+	if pw, ok, _ := progress.NewFromContext(ctx); ok {
+		line, action := outcome.Emulated(e.vertex, e.platform)
+		at := time.Now()
+		_ = pw.Write(line, progress.Status{Action: action, Started: &at, Completed: &at})
+		_ = pw.Close()
+	}
+	return e.Executor.Run(ctx, id, root, mounts, process, started)
 }
 
 // emulatedExecutor runs steps of a foreign architecture. A step that is cached or replayed needs no emulator: so what is missing is found out here.
@@ -122,7 +153,7 @@ func startsWith(ctx context.Context, root executor.Mount, meta executor.Meta) (a
 	if len(meta.Args) == 0 {
 		return "", nil
 	}
-	mountable, err := root.Src.Mount(ctx, true)
+	mountable, err := root.Src.Mount(context.Background(), true) // not the step's: that would show views of what is watched
 	if err != nil {
 		return "", err
 	}

@@ -82,3 +82,16 @@ func (o Outcome) String() string {
 	}
 	return "ran: " + o.Reason
 }
+
+// emulated marks the statuses of steps that run under an emulator.
+const emulated = "optbuild.emulated "
+
+// Emulated is the status of a step that runs under an emulator for a platform: its line, and what carries the platform beside it.
+func Emulated(vertex, platform string) (id, name string) {
+	return "emulated: " + platform + " (step " + shortened(vertex) + ")", emulated + platform
+}
+
+// ParseEmulated returns the platform that a step is emulated for.
+func ParseEmulated(s *client.VertexStatus) (platform string, ok bool) {
+	return strings.CutPrefix(s.Name, emulated)
+}

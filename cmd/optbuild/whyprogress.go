@@ -24,14 +24,13 @@ func (d *outcomeDisplay) show(s *client.SolveStatus) *client.SolveStatus {
 			d.partial[l.Vertex] = l.Data[n-1] != '\n'
 		}
 	}
-	if !slices.ContainsFunc(s.Statuses, func(st *client.VertexStatus) bool { _, ok := outcome.Parse(st); return ok }) {
+	if !slices.ContainsFunc(s.Statuses, func(st *client.VertexStatus) bool { _, ok := toldLine(st); return ok }) {
 		return s
 	}
 	c := *s
 	c.Statuses, c.Logs = nil, slices.Clone(s.Logs)
 	for _, st := range s.Statuses {
-		o, ok := outcome.Parse(st)
-		text := worthSaying(o)
+		text, ok := toldLine(st)
 		switch {
 		case !ok:
 			c.Statuses = append(c.Statuses, st)
@@ -49,6 +48,15 @@ func (d *outcomeDisplay) show(s *client.SolveStatus) *client.SolveStatus {
 		}
 	}
 	return &c
+}
+
+// toldLine is the line of a status that is ours.
+func toldLine(st *client.VertexStatus) (text string, ok bool) {
+	if platform, ok := outcome.ParseEmulated(st); ok {
+		return "emulated: " + visible(platform), true
+	}
+	o, ok := outcome.Parse(st)
+	return worthSaying(o), ok
 }
 
 // worthSaying is the line of an outcome, "" if it goes without saying: that a step ran is seen, and that this machine can't watch steps is said once,

@@ -23,6 +23,13 @@ const (
 	becameNothing  = "skipped"  // the build ended before it was its turn
 )
 
+// How steps run.
+const (
+	native   = "native"
+	cross    = "cross"
+	emulated = "emulated"
+)
+
 // toldStep is what became of one step. Its JSON is a line of `optbuild why --json`: the names stay.
 type toldStep struct {
 	Step     string   `json:"step"` // as progress names it, without stage and number
@@ -38,6 +45,8 @@ type toldStep struct {
 	Unseen   string   `json:"unseen,omitempty"`   // why it was not watched
 	Observed int      `json:"observed,omitempty"` // names that it looked up in what was copied, there or not
 	Seconds  float64  `json:"seconds"`
+	// How says where it runs, in a build for other platforms than this machine's: native, cross (on this machine's platform, for another) or emulated; "" elsewhere, and if it did not run.
+	How string `json:"how,omitempty"`
 
 	order   int  // in which the engine named it
 	machine bool // Unseen holds for all steps
@@ -66,8 +75,9 @@ type vertexOutcome struct {
 	failed   string        // its error
 	took     time.Duration // until it failed
 	told     outcome.Outcome
-	resolved bool // it is an image
-	pulled   bool // and was not there
+	resolved bool   // it is an image
+	pulled   bool   // and was not there
+	emulated string // for which platform
 }
 
 func newStepOutcomes() *stepOutcomes {
@@ -93,6 +103,9 @@ func (o *stepOutcomes) observe(s *client.SolveStatus) {
 		at := o.vertex(st.Vertex)
 		if told, ok := outcome.Parse(st); ok {
 			at.told = told
+		}
+		if platform, ok := outcome.ParseEmulated(st); ok {
+			at.emulated = platform
 		}
 		at.resolved = at.resolved || strings.HasPrefix(st.ID, "resolve ")
 		at.pulled = at.pulled || digest.Digest(st.ID).Validate() == nil
@@ -131,6 +144,15 @@ func (o *stepOutcomes) steps(report *frontend.Report, failed bool, times *stepTi
 		}
 		if at.told.Platform != "" {
 			s.Platform = at.told.Platform
+		}
+		switch {
+		case !s.ran() || !s.isRun():
+		case at.emulated != "":
+			s.Platform, s.How = at.emulated, emulated
+		case strings.Contains(platform, "->"):
+			s.How = cross
+		case platform != "":
+			s.How = native
 		}
 		if report != nil {
 			lines := report.Steps[s.Vertex].Lines

@@ -206,6 +206,38 @@ func (b toldBuild) summary() (lines []string) {
 	if unseen != "" && !watched {
 		lines = append(lines, "steps were not watched, so none can be replayed: "+visible(unseen))
 	}
+	return append(lines, b.foreign()...)
+}
+
+// foreign says how the steps of a build for other platforms ran, and what the longest of those that were emulated cost.
+func (b toldBuild) foreign() (lines []string) {
+	seconds, count := map[string]float64{}, map[string]int{}
+	var longest toldStep
+	for _, s := range b.Steps {
+		seconds[s.How] += s.Seconds
+		count[s.How]++
+		if s.How == emulated && (longest.How == "" || s.Seconds > longest.Seconds) {
+			longest = s
+		}
+	}
+	if count[emulated]+count[cross] == 0 {
+		return nil
+	}
+	var list []string
+	for _, how := range []string{native, cross, emulated} {
+		if count[how] > 0 {
+			list = append(list, fmt.Sprintf("%d %s (%.1fs)", count[how], how, seconds[how]))
+		}
+	}
+	lines = append(lines, "RUN steps: "+strings.Join(list, ", "))
+	if longest.How != "" {
+		place := ""
+		if longest.Line > 0 {
+			place = fmt.Sprintf(" in line %d", longest.Line)
+		}
+		lines = append(lines, fmt.Sprintf("emulated: the longest is %s%s, %.1fs for %s; a machine of that platform (build --partial), or a stage that compiles across (FROM --platform=$BUILDPLATFORM), needs no emulation",
+			clip(visible(longest.Step), 60), place, longest.Seconds, longest.Platform))
+	}
 	return lines
 }
 

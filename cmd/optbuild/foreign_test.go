@@ -1,0 +1,41 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/moby/buildkit/client"
+
+	"github.com/optbuild/optbuild/builder/outcome"
+)
+
+func TestForeignSummary(t *testing.T) {
+	step := func(how string, seconds float64, line int) toldStep {
+		return toldStep{Step: "RUN make " + how, Platform: "linux/arm64", How: how, Seconds: seconds, Line: line}
+	}
+	for name, c := range map[string]struct {
+		steps []toldStep
+		want  string
+	}{
+		"none":   {[]toldStep{step("", 1, 0)}, ""},
+		"native": {[]toldStep{step(native, 1, 0)}, ""},
+		"cross":  {[]toldStep{step(cross, 2, 0), step(cross, 1, 0)}, "RUN steps: 2 cross (3.0s)"},
+		"emulated": {[]toldStep{step(native, 1, 0), step(emulated, 2, 3), step(emulated, 5.25, 4), step("", 9, 0)},
+			"RUN steps: 1 native (1.0s), 2 emulated (7.2s)\nemulated: the longest is RUN make emulated in line 4, 5.2s for linux/arm64; " +
+				"a machine of that platform (build --partial), or a stage that compiles across (FROM --platform=$BUILDPLATFORM), needs no emulation"},
+	} {
+		if got := strings.Join(toldBuild{Steps: c.steps}.foreign(), "\n"); got != c.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, got, c.want)
+		}
+	}
+}
+
+func TestToldLine(t *testing.T) {
+	id, action := outcome.Emulated("sha256:0123456789abcdef", "linux/arm64")
+	if text, ok := toldLine(&client.VertexStatus{ID: id, Name: action}); !ok || text != "emulated: linux/arm64" {
+		t.Errorf("got %q, %v", text, ok)
+	}
+	if _, ok := toldLine(&client.VertexStatus{ID: "extracting", Name: "extract"}); ok {
+		t.Error("another status is taken for ours")
+	}
+}
