@@ -21,12 +21,13 @@ import (
 
 // ociImage is an image from an OCI archive, read for comparison.
 type ociImage struct {
-	config  []byte
+	index   []byte // of several platforms; nil if there is one
+	config  []byte // of all platforms, one after another
 	digests []string
 	layers  [][]string // a line for each entry of each layer
 }
 
-// readOCI reads the only image of an OCI archive.
+// readOCI reads the only image of an OCI archive, for all its platforms.
 func readOCI(t *testing.T, file string) ociImage {
 	t.Helper()
 	blobs, err := readTar(file)
@@ -39,16 +40,26 @@ func readOCI(t *testing.T, file string) ociImage {
 		t.Fatalf("%s has %d images", file, len(index.Manifests))
 	}
 	blob := func(h v1.Hash) []byte { return blobs[path.Join("blobs", h.Algorithm, h.Hex)] }
-	var m v1.Manifest
-	unmarshal(t, blob(index.Manifests[0].Digest), &m)
-	img := ociImage{config: blob(m.Config.Digest)}
-	for _, l := range m.Layers {
-		lines, err := listLayer(blob(l.Digest))
-		if err != nil {
-			t.Fatalf("read layer %s: %v", l.Digest, err)
+	var img ociImage
+	manifests := index.Manifests
+	if manifests[0].MediaType.IsIndex() {
+		img.index = blob(manifests[0].Digest)
+		var several v1.IndexManifest
+		unmarshal(t, img.index, &several)
+		manifests = several.Manifests
+	}
+	for _, d := range manifests {
+		var m v1.Manifest
+		unmarshal(t, blob(d.Digest), &m)
+		img.config = append(img.config, blob(m.Config.Digest)...)
+		for _, l := range m.Layers {
+			lines, err := listLayer(blob(l.Digest))
+			if err != nil {
+				t.Fatalf("read layer %s: %v", l.Digest, err)
+			}
+			img.digests = append(img.digests, l.Digest.String())
+			img.layers = append(img.layers, lines)
 		}
-		img.digests = append(img.digests, l.Digest.String())
-		img.layers = append(img.layers, lines)
 	}
 	return img
 }
@@ -83,11 +94,13 @@ func readTar(file string) (map[string][]byte, error) {
 
 // listLayer describes each entry of a layer: all that a tar header says, and the content's digest.
 func listLayer(blob []byte) (lines []string, err error) {
-	z, err := gzip.NewReader(bytes.NewReader(blob))
-	if err != nil {
-		return nil, err
+	content := io.Reader(bytes.NewReader(blob))
+	if bytes.HasPrefix(blob, []byte{0x1f, 0x8b}) {
+		if content, err = gzip.NewReader(content); err != nil {
+			return nil, err
+		}
 	}
-	for r := tar.NewReader(z); ; {
+	for r := tar.NewReader(content); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return lines, nil
