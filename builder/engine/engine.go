@@ -252,7 +252,7 @@ func (e *Engine) steps() worker.Worker {
 	keeping := func(w *base.Worker) worker.Worker { return e.keeper.Worker(w, replaying) }
 	solving := func(w *base.Worker) worker.Worker { return emulating{keeping(w), w, keeping, e.parts.emulators} }
 	with := func(m bkcache.Manager) worker.Worker { return solving(withManager(e.worker, m)) }
-	return e.parts.profiler.Worker(exporting{compressing{dating{solving(e.worker), e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger})
+	return e.parts.profiler.Worker(checking{exporting{compressing{dating{solving(e.worker), e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).

@@ -14,6 +14,8 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session/filesync"
 	"github.com/tonistiigi/go-csvvalue"
+
+	"github.com/optbuild/optbuild/builder/outcome"
 )
 
 // allowLocalDelete is the --allow value for -o type=local,mode=delete outside of the current directory.
@@ -101,6 +103,11 @@ func (r *Request) finishOutputs(s *Solve) error {
 			if e.Type == client.ExporterImage || e.Type == client.ExporterOCI || e.Type == client.ExporterDocker {
 				maps.Copy(e.Attrs, attrs)
 			}
+		}
+	}
+	for _, e := range s.Exports {
+		if r.Strict && (e.Type == client.ExporterImage || e.Type == client.ExporterOCI || e.Type == client.ExporterDocker) {
+			e.Attrs[outcome.AttrStrict] = "true"
 		}
 	}
 	if err := r.layers(s); err != nil {

@@ -37,6 +37,7 @@ type Request struct {
 	Annotations   []string
 	Outputs       []string
 	Push, Load    bool
+	Strict        bool   // an image that starts a program of another platform is an error
 	Partial       string // the name of an index that the result becomes a part of
 	CacheFrom     []string
 	CacheTo       []string

@@ -121,6 +121,7 @@ func TestMeaning(t *testing.T) {
 		"syntax":               {Request{BuildArgs: []string{"BUILDKIT_SYNTAX=example.com/f:1 x"}}, "build-arg:BUILDKIT_SYNTAX=example.com/f:1 x\n", false},
 		"labels":               {Request{Labels: []string{"a=1", "b", "c=x=y"}}, "label:a=1\nlabel:b=\nlabel:c=x=y\n", false},
 		"target":               {Request{Target: "t"}, "target=t\n", false},
+		"strict":               {Request{Strict: true}, "output image name=docker.io/library/app:latest optbuild.strict=true\n", false},
 		"partial":              {Request{Partial: "example.com/app:1", Tags: []string{}}, "output image name=example.com/app name-canonical=true push=true push-by-digest=true store=false\n", false},
 		"platforms":            {Request{Platforms: []string{"linux/amd64,linux/arm64", "linux/arm/v7", "linux/aarch64"}}, "platform=linux/amd64,linux/arm64,linux/arm/v7\n", false},
 		"no cache":             {Request{NoCache: true}, "no-cache=\n", false},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder"
 	"github.com/optbuild/optbuild/builder/load"
+	"github.com/optbuild/optbuild/builder/outcome"
 	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/builder/registry"
 	"github.com/optbuild/optbuild/builder/request"
@@ -341,6 +342,9 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse, account *exp
 	}
 	if b.solve.Call != nil {
 		return printCall(c.App.Writer, b.solve, resp.ExporterResponse)
+	}
+	for _, f := range outcome.ReadForeign(resp.ExporterResponse) {
+		warn("warning: " + visible(f.String()) + " (--strict makes this an error)")
 	}
 	if b.engine != nil && b.mode != progressui.QuietMode {
 		warn("loaded into " + b.engine.String())

@@ -55,6 +55,7 @@ func buildFlags() []cli.Flag {
 		on("pull", "ask the registry for newer base images"),
 		on("push", "push the image"),
 		on("quiet", "print the image id only", "q"),
+		on("strict", "fail if the image starts a program of another platform, which is a warning otherwise"),
 		text("sbom", "SBOM attestation: false (default), true, generator=IMAGE"),
 		list("resource", "limit of each step, `KEY=VALUE`: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems"),
 		list("secret", "secret for RUN --mount=type=secret: `id=NAME`[,src=FILE|,env=VARIABLE]"),
@@ -80,7 +81,7 @@ func requestFrom(c *cli.Context) request.Request {
 	}
 	return request.Request{
 		Context: c.Args().First(), File: c.String("file"), Stdin: interruptible(c.Context, os.Stdin),
-		Tags: c.StringSlice("tag"), BuildArgs: c.StringSlice("build-arg"), Target: c.String("target"), Platforms: platforms, Partial: c.String("partial"),
+		Tags: c.StringSlice("tag"), BuildArgs: c.StringSlice("build-arg"), Target: c.String("target"), Platforms: platforms, Partial: c.String("partial"), Strict: c.Bool("strict"),
 		Labels: c.StringSlice("label"), Annotations: c.StringSlice("annotation"), Outputs: c.StringSlice("output"),
 		Push: c.Bool("push"), Load: c.Bool("load"), CacheFrom: c.StringSlice("cache-from"), CacheTo: c.StringSlice("cache-to"), Cache: c.String("cache"),
 		NoCache: c.Bool("no-cache"), NoCacheFilter: c.StringSlice("no-cache-filter"), Pull: c.Bool("pull"),

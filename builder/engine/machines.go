@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/continuity/fs"
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/exporter"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/worker"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+
+	"github.com/optbuild/optbuild/builder/emulation"
+	"github.com/optbuild/optbuild/builder/engine/lazy"
+	"github.com/optbuild/optbuild/builder/outcome"
+)
+
+// An image for one platform whose program is for another is made by a stage on the build platform that was not told what to compile for, or by a base image of the wrong
+// platform. It is told, or refused, before it leaves.
+
+// checking is a worker whose exporters of images look at the programs that the images start.
+type checking struct{ worker.Worker }
+
+func (w checking) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
+	e, err := w.Worker.Exporter(name, sm)
+	if err != nil {
+		return nil, err
+	}
+	switch name {
+	case client.ExporterImage, client.ExporterOCI, client.ExporterDocker:
+		return checkingExporter{e}, nil
+	}
+	return e, nil
+}
+
+type checkingExporter struct{ exporter.Exporter }
+
+func (e checkingExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
+	strict, _ := strconv.ParseBool(attrs[outcome.AttrStrict])
+	delete(attrs, outcome.AttrStrict) // BuildKit's exporter would take it for metadata of the image
+	i, err := e.Exporter.Resolve(ctx, id, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return checkingInstance{i, strict}, nil
+}
+
+type checkingInstance struct {
+	exporter.ExporterInstance
+	strict bool
+}
+
+func (i checkingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	wrong := foreignPrograms(ctx, src, session.NewGroup(info.SessionID))
+	if len(wrong) > 0 && i.strict {
+		return nil, nil, nil, fmt.Errorf("%s", wrong[0])
+	}
+	resp, finalize, ref, err := i.ExporterInstance.Export(ctx, src, info)
+	if err == nil && len(wrong) > 0 && resp != nil {
+		if b, merr := json.Marshal(wrong); merr == nil {
+			resp[outcome.ForeignKey] = base64.StdEncoding.EncodeToString(b)
+		}
+	}
+	return resp, finalize, ref, err
+}
+
+// foreignPrograms looks at what each platform's image starts. What can't be read without fetching it is not looked at.
+func foreignPrograms(ctx context.Context, src *exporter.Source, s session.Group) (wrong []outcome.ForeignProgram) {
+	ps, err := exptypes.ParsePlatforms(src.Metadata)
+	if err != nil {
+		return nil // the exporter says what is wrong with it
+	}
+	for _, p := range ps.Platforms {
+		var img dockerspec.DockerOCIImage
+		ref, ok := src.FindRef(p.ID)
+		if !ok || ref == nil || lazy.Pending(lazy.Wrap(ref)) || json.Unmarshal(exptypes.ParseKey(src.Metadata, exptypes.ExporterImageConfigKey, &p), &img) != nil {
+			continue
+		}
+		path, arch, err := started(ctx, ref, img, s)
+		if err != nil {
+			logrus.WithError(err).Debugf("look at the program of the image for %s", p.ID)
+			continue
+		}
+		if arch != "" && arch != img.Architecture && native[arch] != img.Architecture {
+			wrong = append(wrong, outcome.ForeignProgram{Platform: p.ID, Path: path, Architecture: arch})
+		}
+	}
+	return wrong
+}
+
+// started finds the program that an image starts; arch is empty if it has none, or one that is no ELF file.
+func started(ctx context.Context, ref cache.ImmutableRef, img dockerspec.DockerOCIImage, s session.Group) (path, arch string, err error) {
+	args := slices.Concat(img.Config.Entrypoint, img.Config.Cmd)
+	if len(args) == 0 || img.OS != "linux" {
+		return "", "", nil
+	}
+	mountable, err := ref.Mount(ctx, true, s)
+	if err != nil {
+		return "", "", err
+	}
+	list, release, err := mountable.Mount()
+	if err != nil {
+		return "", "", err
+	}
+	if release != nil {
+		defer release()
+	}
+	err = mount.WithTempMount(ctx, list, func(dir string) error {
+		for _, name := range candidates(executor.Meta{Args: args, Env: img.Config.Env, Cwd: img.Config.WorkingDir}) {
+			file, err := fs.RootPath(dir, name)
+			if err != nil {
+				continue
+			}
+			if a, err := emulation.Architecture(file); err == nil {
+				path, arch = name, a
+				return nil
+			}
+		}
+		return nil
+	})
+	return path, arch, err
+}
