@@ -47,7 +47,7 @@ func Hosts(c Config) docker.RegistryHosts {
 			return nil, err
 		}
 		for i := range hosts {
-			var t http.RoundTripper = newChecked(&ranges{&readableErrors{hosts[i].Client.Transport}})
+			var t http.RoundTripper = newChecked(&mounts{&ranges{&readableErrors{hosts[i].Client.Transport}}})
 			// A mirror that fails is not asked again: there is another host to turn to.
 			if i == len(hosts)-1 {
 				t = newRetry(t)
