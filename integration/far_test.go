@@ -2,10 +2,13 @@ package integration
 
 import (
 	"fmt"
+	"net/http"
+	"os"
 	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -23,6 +26,18 @@ func registrySlow(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	}
 	worldOf(ts).server.link.Set(p)
+}
+
+// registry-strict: the registry is another one from now on, as strict as those that people use: each blob is in the repositories that it was pushed to or mounted into, and in no other. It
+// has nothing but busybox. Its blobs are in the directory "strict" of the script.
+func registryStrict(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 0, "registry-strict")
+	w, dir := worldOf(ts), ts.MkAbs("strict")
+	ts.Check(os.Mkdir(dir, 0o755))
+	w.server.registry.Store(http.HandlerFunc(wan.NewStore(dir).ServeHTTP))
+	ts.Check(w.server.offer(w.ground, "busybox"))
+	w.server.far.Reset()
+	w.server.link.Reset()
 }
 
 // registry-fault [REGEXP FAULT [KEY=VALUE]...]: from now on requests whose "METHOD /path" matches meet the fault; wan.ParseRule says which there are.
@@ -58,6 +73,27 @@ func registryCount(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if len(missed) > 0 {
 		ts.Fatalf("not so: %s", strings.Join(missed, ", "))
+	}
+}
+
+// registry-await CONDITION...: waits until the registry was asked so much, as registry-count has it. Counts go on.
+func registryAwait(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) > 0, "registry-await CONDITION...")
+	s := worldOf(ts).server
+	// Nothing tells when something was sent in the background: that is the point of it.
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		counts, all := s.far.Counts(), true
+		for _, c := range args {
+			ok, err := holds(c, counts)
+			ts.Check(err)
+			all = all && ok
+		}
+		if all {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("not so: %s: %+v", strings.Join(args, ", "), counts)
+		}
 	}
 }
 

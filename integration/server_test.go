@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -33,11 +34,13 @@ import (
 type server struct {
 	Addr string
 
-	http   *http.Server
-	link   *wan.Link  // all connections go over it
-	far    *wan.Proxy // the registry behind it
-	mu     sync.Mutex
-	points map[string]*point
+	http *http.Server
+	link *wan.Link  // all connections go over it
+	far  *wan.Proxy // the registry behind it
+	// registry is what answers: at first one that shows each blob in all repositories.
+	registry atomic.Value // of type http.HandlerFunc
+	mu       sync.Mutex
+	points   map[string]*point
 	// user and password, if set, are asked for by the registry.
 	user, password string
 	refused        []refusal
@@ -70,9 +73,10 @@ func newServer(g *ground, dir string) (*server, error) {
 	}
 	s := &server{Addr: l.Addr().String(), link: wan.NewLink(wan.Profile{}), points: map[string]*point{}}
 	mux := http.NewServeMux()
-	s.far = wan.NewProxy(s.guard(registry.New(
+	s.registry.Store(registry.New(
 		registry.WithBlobHandler(&blobs{dir: filepath.Join(g.Dir, "bases"), BlobHandler: registry.NewInMemoryBlobHandler()}),
-		registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0)))))
+		registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))).(http.HandlerFunc))
+	s.far = wan.NewProxy(s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.registry.Load().(http.HandlerFunc)(w, r) })))
 	mux.Handle("/v2/", s.far)
 	mux.Handle("/token", s.far)
 	mux.Handle("/files/", http.StripPrefix("/files/", http.FileServer(http.Dir(dir))))
@@ -84,14 +88,21 @@ func newServer(g *ground, dir string) (*server, error) {
 	s.http = &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)}
 	go s.http.Serve(s.link.Listen(l))
 	for _, b := range g.bases() {
-		if err := (bases.Base{Name: b, Dir: filepath.Join(g.Dir, "bases", b)}).Push(context.Background(), s.Addr); err != nil {
+		if err := s.offer(g, b); err != nil {
 			s.Close()
-			return nil, fmt.Errorf("offer the base image %s: %w", b, err)
+			return nil, err
 		}
 	}
 	s.link.Reset()
 	s.far.Reset()
 	return s, nil
+}
+
+func (s *server) offer(g *ground, base string) error {
+	if err := (bases.Base{Name: base, Dir: filepath.Join(g.Dir, "bases", base)}).Push(context.Background(), s.Addr); err != nil {
+		return fmt.Errorf("offer the base image %s: %w", base, err)
+	}
+	return nil
 }
 
 func (s *server) Close() { s.http.Close() }

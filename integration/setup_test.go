@@ -18,6 +18,7 @@ var passedOn = []string{"http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "
 
 // world is what one script has for itself.
 type world struct {
+	ground *ground
 	server *server
 	state  string                 // the state directory
 	procs  map[string]*background // by the name that the script gave them
@@ -29,6 +30,7 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*w
 
 func setup(g *ground, e *testscript.Env) error {
 	w := &world{
+		ground: g,
 		// Beside the script's directory, so that a context of `.` does not hold it; short, for the socket in it.
 		state: filepath.Join(filepath.Dir(e.WorkDir), strings.TrimPrefix(filepath.Base(e.WorkDir), "script-")+".state"),
 		procs: map[string]*background{},

@@ -1,15 +1,23 @@
 package compress
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strconv"
+)
 
 // AttrExport is a frontend's attribute that says, of a build whose result leaves as an image, with which attributes its exporter is called. The engine then makes layers
 // while steps run. Frontends do nothing with it.
 const AttrExport = "optbuild-export"
 
-// FormatExport returns the value of AttrExport: those of the exporter's attributes that layers depend on.
+// FormatExport returns the value of AttrExport: those of the exporter's attributes that layers depend on, and of a push where they go.
 func FormatExport(attrs map[string]string) (string, error) {
 	some := map[string]string{}
-	for _, k := range []string{"compression", "compression-level", "force-compression", "optbuild-squash", "optbuild-strip", "optbuild-kept", "optbuild-prioritized"} {
+	keys := []string{"compression", "compression-level", "force-compression", "optbuild-squash", "optbuild-strip", "optbuild-kept", "optbuild-prioritized"}
+	// With other times all layers become others in the end.
+	if is(attrs["push"]) && !is(attrs["rewrite-timestamp"]) {
+		keys = append(keys, "push", "name", "registry.insecure")
+	}
+	for _, k := range keys {
 		if v, ok := attrs[k]; ok {
 			some[k] = v
 		}
@@ -25,4 +33,9 @@ func ParseExport(opts map[string]string) (attrs map[string]string, ok bool) {
 		return nil, false
 	}
 	return attrs, true
+}
+
+func is(value string) bool {
+	on, err := strconv.ParseBool(value)
+	return err == nil && on
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/compression"
 	"github.com/opencontainers/go-digest"
@@ -25,16 +26,18 @@ import (
 //
 //	the frontend returns    the image's configuration, and which steps its layers come from (nothing has run by then)
 //	a step begins           the layers below it are finished: they are made as the export will want them, merged or not, in the background
+//	they are compressed     if the image is pushed to a registry, they are sent (uploads)
 //	the export begins       what is finished is found, what is under way is waited for
 //
 // Only builds that say that an image will leave ([compress.AttrExport]) are looked at, and only the steps of its own layers. One layer is compressed at a time, on all cores but one.
 
-// eager compresses layers in the background. Its methods may be called concurrently.
+// eager compresses layers in the background, and sends them. Its methods may be called concurrently.
 type eager struct {
-	merger *export.Merger
-	ctx    context.Context
-	cancel context.CancelFunc
-	slot   chan struct{}
+	merger  *export.Merger
+	uploads *uploads
+	ctx     context.Context
+	cancel  context.CancelFunc
+	slot    chan struct{}
 
 	mu     sync.Mutex
 	ended  bool
@@ -46,7 +49,8 @@ type eager struct {
 // unfinished is an image that is going to be exported.
 type unfinished struct {
 	export.Unfinished
-	steps []layerStep // that its layers come from, the lowest first
+	steps  []layerStep // that its layers come from, the lowest first
+	upload *upload     // nil if it is not pushed
 }
 
 // layerStep is a vertex whose result is a layer of an image.
@@ -72,8 +76,8 @@ type position struct {
 // maxUnfinished is how many images are remembered. What belongs to forgotten ones is compressed by the export.
 const maxUnfinished = 64
 
-func newEager(m *export.Merger) *eager {
-	e := &eager{merger: m, slot: make(chan struct{}, 1), steps: map[digest.Digest]position{}}
+func newEager(m *export.Merger, u *uploads) *eager {
+	e := &eager{merger: m, uploads: u, slot: make(chan struct{}, 1), steps: map[digest.Digest]position{}}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	return e
 }
@@ -112,16 +116,17 @@ func (e *eager) frontend(build gwclient.BuildFunc) gwclient.BuildFunc {
 		if err != nil {
 			return res, nil
 		}
+		upload := e.uploads.begin(c.BuildOpts().SessionID, attrs)
 		for _, p := range ps.Platforms {
 			ref, ok := res.FindRef(p.ID)
 			if !ok {
 				continue
 			}
-			e.expect(&unfinished{export.Unfinished{
+			e.expect(&unfinished{Unfinished: export.Unfinished{
 				Config:     exptypes.ParseKey(res.Metadata, exptypes.ExporterImageConfigKey, &p),
 				BaseConfig: exptypes.ParseKey(res.Metadata, exptypes.ExporterImageBaseConfigKey, &p),
 				Off:        string(res.Metadata[export.OffKey]), Attrs: attrs, Compression: comp,
-			}, looking.steps[ref]})
+			}, steps: looking.steps[ref], upload: upload})
 		}
 		return res, nil
 	}
@@ -234,7 +239,7 @@ func (p position) complete() bool {
 	return true
 }
 
-// prepare makes the blobs of ref's layers in the background, and releases it.
+// prepare makes the blobs of ref's layers in the background, sends them if the image is pushed, and releases it.
 func (e *eager) prepare(ref cache.ImmutableRef, u *unfinished, s session.Group) {
 	release := func() {
 		if err := ref.Release(context.Background()); err != nil {
@@ -249,16 +254,26 @@ func (e *eager) prepare(ref cache.ImmutableRef, u *unfinished, s session.Group) 
 	}
 	e.work.Go(func() {
 		defer release()
-		select {
-		case e.slot <- struct{}{}:
-			defer func() { <-e.slot }()
-		case <-e.ctx.Done():
+		layers, done, err := e.compress(ref, u, s)
+		if err != nil {
+			if e.ctx.Err() == nil {
+				logrus.WithError(err).Warn("compress layers before the export")
+			}
 			return
 		}
-		if err := e.merger.Prepare(e.ctx, ref, u.Unfinished, s); err != nil && e.ctx.Err() == nil {
-			logrus.WithError(err).Warn("compress layers before the export")
-		}
+		defer done()
+		u.upload.send(e.ctx, layers, ref)
 	})
+}
+
+func (e *eager) compress(ref cache.ImmutableRef, u *unfinished, s session.Group) (layers *solver.Remote, release func(), err error) {
+	select {
+	case e.slot <- struct{}{}:
+		defer func() { <-e.slot }()
+	case <-e.ctx.Done():
+		return nil, nil, context.Cause(e.ctx)
+	}
+	return e.merger.Prepare(e.ctx, ref, u.Unfinished, s)
 }
 
 // beginning is the cache manager of one step: where the step begins, what it begins on is finished.

@@ -56,8 +56,8 @@ func TestComplete(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				u := &unfinished{export.Unfinished{Attrs: map[string]string{export.AttrSquash: string(squash)}}, layerSteps(def.ToPB())}
-				e := newEager(nil)
+				u := &unfinished{Unfinished: export.Unfinished{Attrs: map[string]string{export.AttrSquash: string(squash)}}, steps: layerSteps(def.ToPB())}
+				e := newEager(nil, nil)
 				defer e.Close()
 				e.expect(u)
 				var got []string
@@ -78,7 +78,7 @@ func TestComplete(t *testing.T) {
 
 // Old images are forgotten, and with them what is known of their steps.
 func TestForgotten(t *testing.T) {
-	e := newEager(nil)
+	e := newEager(nil, nil)
 	defer e.Close()
 	for i := range 3 * maxUnfinished {
 		vertices := []layerStep{{vertex: "shared"}, {vertex: digest.FromString(fmt.Sprint(i))}}

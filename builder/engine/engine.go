@@ -168,7 +168,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 	}
 	w.CacheMgr = lazy.Plain(w.CacheMgr)
 	e = &Engine{worker: w, merger: newMerger(p.root, w), parts: p, root: o.Root}
-	e.eager = newEager(e.merger)
+	e.eager = newEager(e.merger, newUploads(sessions, o.Hosts, w.ContentStore()))
 	if err := e.keepMounts(); err != nil {
 		return nil, err
 	}
@@ -252,7 +252,7 @@ func (e *Engine) steps() worker.Worker {
 	keeping := func(w *base.Worker) worker.Worker { return e.keeper.Worker(w, replaying) }
 	solving := func(w *base.Worker) worker.Worker { return emulating{keeping(w), w, keeping, e.parts.emulators} }
 	with := func(m bkcache.Manager) worker.Worker { return solving(withManager(e.worker, m)) }
-	return e.parts.profiler.Worker(checking{exporting{compressing{dating{solving(e.worker), e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})
+	return e.parts.profiler.Worker(checking{exporting{compressing{dating{pushing{solving(e.worker), e.eager.uploads}, e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).

@@ -116,7 +116,11 @@ func (j *job) record(ctx context.Context, u unit, o outcome, handler func(ocispe
 	}
 	opts := []cache.RefOption{cache.WithDescription(what)}
 	if handler != nil {
-		opts = append(opts, cache.DescHandlers{o.Desc.Digest: handler(*o.Desc)})
+		h := handler(*o.Desc)
+		opts = append(opts, cache.DescHandlers{o.Desc.Digest: h})
+		if h.Ref != "" {
+			opts = append(opts, cache.WithImageRef(h.Ref))
+		}
 	}
 	return j.Manager.GetByBlob(ctx, *o.Desc, nil, opts...)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/util/compression"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
@@ -20,30 +21,35 @@ type Unfinished struct {
 	Compression        compression.Config
 }
 
-// Prepare makes the blobs that the image will have once it is finished of the layers that ref has, so that the export finds them. The layer after those must not belong to a
-// unit with them.
-func (m *Merger) Prepare(ctx context.Context, ref cache.ImmutableRef, u Unfinished, s session.Group) error {
+// Prepare makes the blobs that the image will have once it is finished of the layers that ref has, so that the export finds them, and returns them. The layer after those must not
+// belong to a unit with them. The blobs are held until release is called, and for as long as ref is.
+func (m *Merger) Prepare(ctx context.Context, ref cache.ImmutableRef, u Unfinished, s session.Group) (layers *solver.Remote, release func(), err error) {
 	o, _, err := takeOptions(u.Attrs)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
+	release = func() {}
 	if o = o.without(u.Off); !o.nothing() {
 		config, err := u.cut(ref)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		j := &job{Merger: m, comp: u.Compression, session: s}
 		merged, _, _, err := j.image(ctx, ref, config, u.BaseConfig, o)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if merged != nil {
-			defer merged.release(context.WithoutCancel(ctx))
+			release = references{merged}.release
 			ref = merged
 		}
 	}
-	_, err = ref.GetRemotes(ctx, true, cacheconfig.RefConfig{Compression: u.Compression}, false, s)
-	return err
+	list, err := ref.GetRemotes(ctx, true, cacheconfig.RefConfig{Compression: u.Compression}, false, s)
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return list[0], release, nil
 }
 
 // cut returns the configuration with the history of the layers that ref has.

@@ -191,7 +191,11 @@ func (st *step) take(ctx context.Context, parent cache.ImmutableRef, cm cache.Ma
 	}
 	handlers := lazy.Handlers(parent, remotes[0].Descriptors)
 	handlers[f.Layer.Digest] = f.Handler
-	ref, err := cm.GetByBlob(ctx, f.Layer, parent, handlers, cache.WithDescription(fmt.Sprintf("%s, made elsewhere", st.name)))
+	opts := []cache.RefOption{handlers, cache.WithDescription(fmt.Sprintf("%s, made elsewhere", st.name))}
+	if f.Handler.Ref != "" {
+		opts = append(opts, cache.WithImageRef(f.Handler.Ref))
+	}
+	ref, err := cm.GetByBlob(ctx, f.Layer, parent, opts...)
 	if err != nil {
 		return err
 	}

@@ -174,6 +174,7 @@ func (r reading) handler(ctx context.Context, d ocispecs.Descriptor) *cache.Desc
 		Provider:    func(session.Group) content.Provider { return r.store.Provider() },
 		Progress:    &controller.Controller{WriterFactory: progress.FromContext(ctx)},
 		Annotations: d.Annotations,
+		Ref:         r.store.ref(),
 	}
 }
 

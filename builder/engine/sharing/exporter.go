@@ -166,7 +166,7 @@ func (e *exporter) known(ctx context.Context, config *cacheimporttypes.CacheConf
 		list := slices.Clone(b.solved)
 		b.mu.Unlock()
 		for _, s := range list {
-			if err := s.into(chains, e.store.Provider()); err != nil {
+			if err := s.into(chains, e.store.Provider(), e.store.ref()); err != nil {
 				return false, nil // the importer has told
 			}
 		}
@@ -205,8 +205,10 @@ func (e *exporter) push(ctx context.Context, blobs v1.DescriptorProvider) error 
 func (e *exporter) solved(ctx context.Context, s *solved, blobs v1.DescriptorProvider) (remote.Entry, error) {
 	var holds []ocispecs.Descriptor
 	for _, d := range slices.Sorted(maps.Keys(blobs)) {
-		s.Layers = append(s.Layers, blobs[d].Descriptor)
-		holds = append(holds, bare(blobs[d].Descriptor))
+		layer := blobs[d].Descriptor
+		layer.Annotations = withoutSources(layer.Annotations)
+		s.Layers = append(s.Layers, layer)
+		holds = append(holds, bare(layer))
 	}
 	b, err := s.encode()
 	if err != nil {

@@ -67,7 +67,7 @@ func TestHostileRecords(t *testing.T) {
 			case c.want == "" && err != nil, c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 				t.Fatalf("got %v, want an error with %q", err, c.want)
 			case err == nil:
-				if err := s.into(v1.NewCacheChains(), nil); err != nil {
+				if err := s.into(v1.NewCacheChains(), nil, "r.example/cache:latest"); err != nil {
 					t.Error(err)
 				}
 			}

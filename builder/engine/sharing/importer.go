@@ -38,7 +38,7 @@ func (i *importer) Resolve(ctx context.Context, _ ocispecs.Descriptor, id string
 			b.reads(reading{i.store, index}, list)
 		}
 		for _, s := range list {
-			if err := s.into(chains, i.store.Provider()); err != nil {
+			if err := s.into(chains, i.store.Provider(), i.store.ref()); err != nil {
 				i.store.warn("an entry is not used: " + err.Error())
 			}
 		}

@@ -45,6 +45,9 @@ func open(hosts docker.RegistryHosts, named reference.Named, o scope.Options) (*
 	return s, nil
 }
 
+// ref is the name under which layers of the cache are known to have been pulled.
+func (s *store) ref() string { return reference.TagNameOnly(s.named).String() }
+
 // bounds are those of the scope that is written. An index is read whole by each build, so it is kept below some 64 KB; of what replaces an older one of its kind two are kept: a branch may have
 // been built from an older state.
 func bounds(o scope.Options) remote.Bounds {

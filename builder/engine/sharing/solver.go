@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/klauspost/compress/zstd"
 	v1 "github.com/moby/buildkit/cache/remotecache/v1"
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
@@ -120,12 +122,27 @@ func (s *solved) bounded() error {
 }
 
 // into adds the records to chains. Their layers come from a provider.
-func (s *solved) into(chains solver.CacheExporterTarget, p content.Provider) error {
+func (s *solved) into(chains solver.CacheExporterTarget, p content.Provider, ref string) error {
 	layers := v1.DescriptorProvider{}
 	for _, d := range s.Layers {
+		d.Annotations = withoutSources(d.Annotations)
+		d.Annotations[sourceRef] = ref
 		layers[d.Digest] = v1.DescriptorProviderPair{Descriptor: d, Provider: p}
 	}
 	return v1.ParseConfig(*s.Config, layers, chains)
+}
+
+// sourceRef is the annotation by which BuildKit's worker learns with which image a layer was pulled. Which repositories layers are in is not for entries to say.
+const sourceRef = labels.LabelDistributionSource + ".ref"
+
+func withoutSources(annotations map[string]string) map[string]string {
+	rest := map[string]string{}
+	for k, v := range annotations {
+		if !strings.HasPrefix(k, labels.LabelDistributionSource+".") {
+			rest[k] = v
+		}
+	}
+	return rest
 }
 
 // pack compresses; the same bytes give the same bytes.
