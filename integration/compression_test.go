@@ -17,13 +17,15 @@ import (
 	"time"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// image-formats REF FORMAT...: the layers are compressed so, from the lowest on: gzip, zstd, estargz or uncompressed. A layer is checked to be what it seems to be: that its
+// image-formats REF FORMAT...: the layers are compressed so, from the lowest on: gzip, zstd, estargz, zstd:chunked or uncompressed. A layer is checked to be what it seems to be: that its
 // tar has the digest that the configuration says, and of eStargz that stargz-snapshotter's library opens it, finds the table of contents that the manifest names, and
 // reads every file by it as it is in the tar.
 func imageFormats(ts *testscript.TestScript, neg bool, args []string) {
@@ -77,10 +79,43 @@ func compressionOf(l v1.Layer, d v1.Descriptor) (string, error) {
 		return "", fmt.Errorf("it is %s and has the media type %s", format, d.MediaType)
 	}
 	toc, named := d.Annotations[estargz.TOCJSONDigestAnnotation]
+	if format == "zstd" && named {
+		return "zstd:chunked", checkChunked(blob, toc, d.Annotations)
+	}
 	if format != "gzip" || !named {
 		return format, nil
 	}
 	return "estargz", checkStargz(blob, toc, d.Annotations[estargz.StoreUncompressedSizeAnnotation])
+}
+
+// checkChunked reads a blob by its annotations, as Podman does, and by its footer, as stargz-snapshotter does.
+func checkChunked(blob []byte, toc string, annotations map[string]string) error {
+	r, err := estargz.Open(io.NewSectionReader(bytes.NewReader(blob), 0, int64(len(blob))), estargz.WithDecompressors(new(zstdchunked.Decompressor)))
+	if err != nil {
+		return err
+	}
+	if _, err := r.VerifyTOC(digest.Digest(toc)); err != nil {
+		return err
+	}
+	var at, size, plain, kind int
+	position := annotations[zstdchunked.ManifestPositionAnnotation]
+	if _, err := fmt.Sscanf(position, "%d:%d:%d:%d", &at, &size, &plain, &kind); err != nil || at+size > len(blob) || kind != 1 {
+		return fmt.Errorf("the table is at %q: %v", position, err)
+	}
+	table := blob[at : at+size]
+	if got, want := digest.FromBytes(table).String(), annotations[zstdchunked.ManifestChecksumAnnotation]; got != want {
+		return fmt.Errorf("the compressed table has the digest %s, not %s", got, want)
+	}
+	z, err := zstd.NewReader(nil)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	list, err := z.DecodeAll(table, nil)
+	if err != nil || len(list) != plain || digest.FromBytes(list).String() != toc {
+		return fmt.Errorf("the table has %d bytes, not %d, and the digest %s: %v", len(list), plain, digest.FromBytes(list), err)
+	}
+	return nil
 }
 
 func checkStargz(blob []byte, toc, size string) error {

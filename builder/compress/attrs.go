@@ -12,7 +12,7 @@ const AttrExport = "optbuild-export"
 // FormatExport returns the value of AttrExport: those of the exporter's attributes that layers depend on, and of a push where they go.
 func FormatExport(attrs map[string]string) (string, error) {
 	some := map[string]string{}
-	keys := []string{"compression", "compression-level", "force-compression", "optbuild-squash", "optbuild-strip", "optbuild-kept", "optbuild-prioritized"}
+	keys := []string{"compression", "compression-level", "force-compression", "optbuild-squash", "optbuild-strip", "optbuild-kept", "optbuild-prioritized", AttrChunked}
 	// With other times all layers become others in the end.
 	if is(attrs["push"]) && !is(attrs["rewrite-timestamp"]) {
 		keys = append(keys, "push", "name", "registry.insecure")

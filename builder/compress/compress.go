@@ -1,4 +1,4 @@
-// Package compress makes layers smaller: gzip, zstd and eStargz, on all cores, with bytes that depend on nothing but what goes in.
+// Package compress makes layers smaller: gzip, zstd, eStargz and zstd:chunked, on all cores, with bytes that depend on nothing but what goes in.
 //
 // What comes in is a layer's tar stream; what goes out is a blob. [New] gives a compression to BuildKit (a compression.Type), which then makes its blobs with it
 // wherever it is asked to, and [Writer] one to those who write layers themselves. The package knows nothing of snapshots, images or builds.
@@ -30,32 +30,30 @@ const (
 	Gzip         Format = "gzip"
 	Zstd         Format = "zstd"
 	EStargz      Format = "estargz"
+	ZstdChunked  Format = "zstd:chunked"
 	Uncompressed Format = "uncompressed"
 )
 
 // Formats are the formats in the order in which users are told of them.
-func Formats() []Format { return []Format{Gzip, Zstd, EStargz, Uncompressed} }
+func Formats() []Format { return []Format{Gzip, Zstd, EStargz, ZstdChunked, Uncompressed} }
 
 // Parse reads what a user has written.
 func Parse(s string) (Format, error) {
 	if f := Format(s); slices.Contains(Formats(), f) {
 		return f, nil
 	}
-	if s == "zstd:chunked" {
-		return "", fmt.Errorf("zstd:chunked is not written, because BuildKit's exporters leave out the annotations that it needs; estargz can be pulled lazily too")
-	}
-	return "", fmt.Errorf("%q is not gzip, zstd, estargz or uncompressed", s)
+	return "", fmt.Errorf("%q is not gzip, zstd, estargz, zstd:chunked or uncompressed", s)
 }
 
 // Lazy says whether images of this format can be pulled lazily, so that every layer must have it.
-func (f Format) Lazy() bool { return f == EStargz }
+func (f Format) Lazy() bool { return f == EStargz || f == ZstdChunked }
 
 // Levels returns the lowest, the highest and the default level of f, which are those of its tools; all 0 without levels.
 func (f Format) Levels() (lowest, highest, usual int) {
 	switch f {
 	case Gzip, EStargz:
 		return 0, 9, 6
-	case Zstd:
+	case Zstd, ZstdChunked:
 		return 1, 22, 3
 	default:
 		return 0, 0, 0
@@ -104,7 +102,7 @@ func Key(f Format, level *int) string {
 	return fmt.Sprintf("%s-%d-v%d", f, f.level(level), Version)
 }
 
-// Writer returns a writer that compresses what is written to it, and that must be closed. Of eStargz it makes only the blob: its annotations need [New].
+// Writer returns a writer that compresses what is written to it, and that must be closed. Of eStargz and zstd:chunked it makes only the blob: their annotations need [New].
 func Writer(dst io.Writer, f Format, level *int, o Options) (io.WriteCloser, error) {
 	switch f {
 	case Uncompressed:
@@ -115,6 +113,8 @@ func Writer(dst io.Writer, f Format, level *int, o Options) (io.WriteCloser, err
 		return newZstd(dst, f.level(level), o.cores())
 	case EStargz:
 		return newStargz(dst, f.level(level), o.cores()), nil
+	case ZstdChunked:
+		return newChunked(dst, f.level(level), o.cores()), nil
 	default:
 		return nil, fmt.Errorf("compress: no format %q", f)
 	}
@@ -132,7 +132,9 @@ func New(f Format, o Options) (compression.Type, error) {
 	case Gzip:
 		return plain{compression.Gzip, f, o}, nil
 	case Zstd:
-		return plain{compression.Zstd, f, o}, nil
+		return plainZstd{plain{compression.Zstd, f, o}}, nil
+	case ZstdChunked:
+		return chunked{compression.Zstd, o}, nil
 	case EStargz:
 		return stargz{compression.EStargz, o}, nil
 	default:

@@ -127,7 +127,7 @@ func plainText(tb testing.TB, f Format, blob []byte) []byte {
 			tb.Fatal(err)
 		}
 		r = rc
-	case Zstd:
+	case Zstd, ZstdChunked:
 		zr, err := zstd.NewReader(r)
 		if err != nil {
 			tb.Fatal(err)
@@ -179,7 +179,7 @@ func TestEmpty(t *testing.T) {
 func TestDeterministic(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	other, in := layer(t, 9, 40), layer(t, 1, 60)
-	for _, f := range []Format{Gzip, Zstd, EStargz} {
+	for _, f := range []Format{Gzip, Zstd, EStargz, ZstdChunked} {
 		runtime.GOMAXPROCS(2)
 		want := compressed(t, f, nil, Options{}, in, 32<<10)
 		for _, cores := range []int{1, 2, 8} {
@@ -199,7 +199,7 @@ func TestDeterministic(t *testing.T) {
 func TestVersion(t *testing.T) {
 	in := layer(t, 7, 30)
 	got := fmt.Sprintf("version %d\ninput %x\n", Version, sha256.Sum256(in))
-	for _, f := range []Format{Gzip, Zstd, EStargz} {
+	for _, f := range []Format{Gzip, Zstd, EStargz, ZstdChunked} {
 		for _, level := range levels(f) {
 			got += fmt.Sprintf("%s %x\n", Key(f, level), sha256.Sum256(compressed(t, f, level, Options{}, in, 1<<20)))
 		}
@@ -223,7 +223,7 @@ func (w *full) Write(p []byte) (int, error) {
 
 func TestWriteFails(t *testing.T) {
 	in := layer(t, 4, 150)
-	for _, f := range []Format{Gzip, Zstd, EStargz} {
+	for _, f := range []Format{Gzip, Zstd, EStargz, ZstdChunked} {
 		for _, left := range []int{0, 5, 100_000, 1 << 20} {
 			w, err := Writer(&full{left}, f, nil, Options{Cores: 2})
 			if err == nil {
@@ -248,7 +248,7 @@ func TestFormats(t *testing.T) {
 			t.Errorf("levels of %s", f)
 		}
 	}
-	for _, s := range []string{"", "GZIP", "brotli", "zstd:chunked"} {
+	for _, s := range []string{"", "GZIP", "brotli", "zstd:chunk"} {
 		if got, err := Parse(s); err == nil {
 			t.Errorf("%q is %s", s, got)
 		}
@@ -273,4 +273,8 @@ estargz-6-v1 381b7866991da75e8be8d1c2dd773cd17f3a096c9e833b844980eb6dad2df120
 estargz-0-v1 e6b9c40aec49a22ea714d311d65f21829b2e679354a90680f1def39efd621b7b
 estargz-7-v1 b404b73acd2dd2ad9f105b104339b79fd622922578086eab07d487c99f829ef8
 estargz-9-v1 0159eede4be9fc2bc1df749f54c993001da9f68e0b3a7b1f0ead9d532c4216a3
+zstd:chunked-3-v1 2310772a749dba922956fb0a8b7f64ffaa678be2017afe7da002990796ad1172
+zstd:chunked-1-v1 b8b1445193c912b1c023c48f19ccdb0d0edcbb2c80c752e84e73bb683eda5425
+zstd:chunked-7-v1 f1f5640cfe26bb80e8ecab194104b5e779e70e911051867e118b9e1f87da9ac8
+zstd:chunked-11-v1 b2041c6f6d42dd00d101cada27ba73d7c78dd1558250e63bb41374d8ab6c43e8
 `

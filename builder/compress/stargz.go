@@ -70,8 +70,31 @@ func (w *stargzWriter) Close() error {
 }
 
 func writeStargz(dst io.Writer, r io.Reader, level, cores int) (sums, error) {
+	f := memberFormat{
+		member: func(out, in *bytes.Buffer) error { return gzipMember(out, in.Bytes(), level) },
+		end:    func(toc *estargz.JTOC, at int64) (stargzEnd, error) { return endStargz(toc, at, level) },
+	}
+	return writeMembers(dst, r, f, cores)
+}
+
+// memberFormat is what a blob of members is made of.
+type memberFormat struct {
+	// member compresses what is in one.
+	member func(out, in *bytes.Buffer) error
+	// end makes what ends a blob, with the table in it, which begins at an offset.
+	end func(toc *estargz.JTOC, at int64) (stargzEnd, error)
+}
+
+// stargzEnd is what ends a blob.
+type stargzEnd struct {
+	bytes []byte
+	tar   []byte // what of it a decompressed blob has
+	toc   digest.Digest
+}
+
+func writeMembers(dst io.Writer, r io.Reader, f memberFormat, cores int) (sums, error) {
 	blob := digest.Canonical.Digester()
-	m := &members{level: level, seq: newSequence(io.MultiWriter(dst, blob.Hash()), cores)}
+	m := &members{format: f, seq: newSequence(io.MultiWriter(dst, blob.Hash()), cores)}
 	lib := estargz.NewWriterWithCompressor(io.Discard, m)
 	err := lib.AppendTarLossLess(r)
 	var toc digest.Digest
@@ -89,7 +112,7 @@ func writeStargz(dst io.Writer, r io.Reader, level, cores int) (sums, error) {
 
 // members is the estargz.Compressor that gives members to a sequence.
 type members struct {
-	level        int
+	format       memberFormat
 	seq          *sequence
 	offsets      []*int64 // of the members, where they begin in the blob; valid when seq is closed
 	uncompressed int64
@@ -117,7 +140,7 @@ func (w *member) Close() error {
 	if _, err := w.counter.Write([]byte{0}); err != nil {
 		return err
 	}
-	return m.seq.add(w.Buffer, func(out, in *bytes.Buffer) error { return gzipMember(out, in.Bytes(), m.level) }, func(at int64) { *offset = at })
+	return m.seq.add(w.Buffer, m.format.member, func(at int64) { *offset = at })
 }
 
 // WriteTOCAndFooter writes what ends the blob.
@@ -132,29 +155,38 @@ func (m *members) WriteTOCAndFooter(_ io.Writer, _ int64, toc *estargz.JTOC, dif
 			e.Offset = *m.offsets[e.Offset]
 		}
 	}
-	list, err := json.Marshal(toc)
+	end, err := m.format.end(toc, at)
 	if err != nil {
 		return "", err
+	}
+	diffHash.Write(end.tar)
+	m.uncompressed += int64(len(end.tar))
+	_, err = m.seq.dst.Write(end.bytes)
+	return end.toc, err
+}
+
+// endStargz makes the end of an eStargz blob: the table is a file in a member of its own.
+func endStargz(toc *estargz.JTOC, at int64, level int) (end stargzEnd, err error) {
+	list, err := json.Marshal(toc)
+	if err != nil {
+		return end, err
 	}
 	var file, out bytes.Buffer
 	tw := tar.NewWriter(&file)
 	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: estargz.TOCTarName, Size: int64(len(list))}); err != nil {
-		return "", err
+		return end, err
 	}
 	if _, err := tw.Write(list); err != nil {
-		return "", err
+		return end, err
 	}
 	if err := tw.Close(); err != nil {
-		return "", err
+		return end, err
 	}
-	diffHash.Write(file.Bytes())
-	m.uncompressed += int64(file.Len())
-	if err := gzipMember(&out, file.Bytes(), m.level); err != nil {
-		return "", err
+	if err := gzipMember(&out, file.Bytes(), level); err != nil {
+		return end, err
 	}
 	out.Write(footer(at))
-	_, err = m.seq.dst.Write(out.Bytes())
-	return digest.FromBytes(list), err
+	return stargzEnd{out.Bytes(), file.Bytes(), digest.FromBytes(list)}, nil
 }
 
 // footer is an empty member with an extra field that says where the table is. See the eStargz specification, "Footer".
@@ -211,7 +243,7 @@ func compressStargz(mediaType string, start func(io.Writer) *stargzWriter, extra
 			if t, err := compression.FromMediaType(of); err != nil {
 				return nil, err
 			} else if t.MediaType() != mediaType {
-				return nil, fmt.Errorf("media type %s is not that of eStargz", of)
+				return nil, fmt.Errorf("media type %s is not that of this compression", of)
 			}
 			w = start(dst)
 			return w, nil

@@ -74,17 +74,19 @@ func (e compressingExporter) Resolve(ctx context.Context, id int, attrs map[stri
 	if err != nil {
 		return nil, err
 	}
+	chunked := compress.TakeChunked(attrs)
 	i, err := e.Exporter.Resolve(ctx, id, attrs)
 	if err != nil {
 		return nil, err
 	}
-	return compressingInstance{i, asked, first}, nil
+	return compressingInstance{i, asked, chunked, first}, nil
 }
 
 type compressingInstance struct {
 	exporter.ExporterInstance
-	asked bool     // a compression was, by its name
-	first []string // files that come first in layers that can be pulled lazily
+	asked   bool     // a compression was, by its name
+	chunked bool     // zstd is zstd:chunked
+	first   []string // files that come first in layers of eStargz
 }
 
 // Config has our compressor: whoever makes layers for the image takes it from here.
@@ -93,12 +95,15 @@ func (i compressingInstance) Config() *exporter.Config {
 }
 
 func (i compressingInstance) compression() compression.Config {
-	return ours(i.ExporterInstance.Config().Compression(), i.first, compress.Options{})
+	return ours(i.ExporterInstance.Config().Compression(), i.chunked, i.first, compress.Options{})
 }
 
 // ours is a compression of BuildKit with our writers.
-func ours(c compression.Config, first []string, o compress.Options) compression.Config {
+func ours(c compression.Config, chunked bool, first []string, o compress.Options) compression.Config {
 	c = compress.Instead(c, o)
+	if chunked {
+		c.Type = compress.Chunked(c.Type)
+	}
 	if t, err := compress.First(c.Type, first); err == nil {
 		c.Type = t
 	}

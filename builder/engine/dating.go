@@ -236,7 +236,11 @@ func (d *dated) known(ctx context.Context, desc ocispecs.Descriptor) (ocispecs.D
 // write makes the blob, and remembers it.
 func (d *dated) write(ctx context.Context, desc ocispecs.Descriptor, from content.Provider) (ocispecs.Descriptor, error) {
 	blobs := contentutil.NewStoreWithProvider(d.content, from)
-	convert, err := converter.NewWithRewriteTimestamp(ctx, blobs, desc, d.comp, &d.when, nil)
+	comp := d.comp
+	if compress.IsChunked(desc) {
+		comp.Type = compress.Chunked(comp.Type)
+	}
+	convert, err := converter.NewWithRewriteTimestamp(ctx, blobs, desc, comp, &d.when, nil)
 	if err != nil {
 		return desc, fmt.Errorf("set times of %s: %w", desc.Digest, err)
 	}

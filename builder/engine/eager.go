@@ -106,7 +106,7 @@ func (e *eager) frontend(build gwclient.BuildFunc) gwclient.BuildFunc {
 		if err != nil {
 			return build(ctx, c)
 		}
-		comp = ours(comp, first, compress.Options{Cores: max(1, runtime.GOMAXPROCS(0)-1)})
+		comp = ours(comp, compress.TakeChunked(attrs), first, compress.Options{Cores: max(1, runtime.GOMAXPROCS(0)-1)})
 		looking := &lookingClient{Client: c, steps: map[gwclient.Reference][]layerStep{}}
 		res, err := build(ctx, looking)
 		if err != nil {

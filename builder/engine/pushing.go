@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/pkg/labels"
@@ -27,6 +28,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 
+	"github.com/optbuild/optbuild/builder/compress"
 	records "github.com/optbuild/optbuild/builder/record"
 )
 
@@ -36,7 +38,7 @@ import (
 //   - a registry that has the manifest under its name already is asked for nothing else: it took it only with all that it names;
 //   - layers that were pulled from another repository of the registry are taken from there. BuildKit does so only for those that it has left there.
 
-// pushing is a worker whose exporter of images does that.
+// pushing is a worker whose exporters of images do that.
 type pushing struct {
 	worker.Worker
 	uploads *uploads
@@ -44,10 +46,14 @@ type pushing struct {
 
 func (w pushing) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
 	e, err := w.Worker.Exporter(name, sm)
-	if err != nil || name != client.ExporterImage {
-		return e, err
+	if err != nil {
+		return nil, err
 	}
-	return pushingExporter{e, w.uploads}, nil
+	switch name {
+	case client.ExporterImage, client.ExporterOCI, client.ExporterDocker:
+		return pushingExporter{e, w.uploads}, nil
+	}
+	return e, nil
 }
 
 type pushingExporter struct {
@@ -72,7 +78,7 @@ type pushingInstance struct {
 
 func (i pushingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
 	src = src.Clone()
-	layers := &layerSet{}
+	layers := &layerSet{content: i.uploads.content}
 	if src.Ref != nil {
 		src.Ref = sourced{src.Ref, layers}
 	}
@@ -155,7 +161,7 @@ func pushedTo(hosts docker.RegistryHosts) docker.RegistryHosts {
 // layered is what has layers.
 type layered interface{ LayerChain() cache.RefList }
 
-// sourced is a result whose layers say from which repositories they were pulled, and that are noted when an exporter asks for them.
+// sourced is a result whose layers say from which repositories they were pulled, have all annotations of their format, and are noted when an exporter asks for them.
 type sourced struct {
 	cache.ImmutableRef
 	asked *layerSet
@@ -163,6 +169,8 @@ type sourced struct {
 
 // layerSet is the layers of all platforms.
 type layerSet struct {
+	content content.Store
+
 	mu     sync.Mutex
 	layers map[digest.Digest]ocispecs.Descriptor
 }
@@ -190,8 +198,14 @@ func (r sourced) GetRemotes(ctx context.Context, create bool, cfg cacheconfig.Re
 		return nil, err
 	}
 	for i, remote := range list {
-		list[i] = &solver.Remote{Descriptors: withSources(r.ImmutableRef, remote.Descriptors), Provider: remote.Provider}
-		r.asked.add(remote.Descriptors)
+		layers := withSources(r.ImmutableRef, remote.Descriptors)
+		for k, d := range layers {
+			if layers[k], err = compress.Annotate(ctx, r.asked.content, d); err != nil {
+				return nil, err
+			}
+		}
+		list[i] = &solver.Remote{Descriptors: layers, Provider: remote.Provider}
+		r.asked.add(layers)
 	}
 	return list, nil
 }

@@ -103,6 +103,9 @@ func (r *Request) compressionOf(attrs map[string]string) error {
 	if name != "" || !r.Exact {
 		attrs[attrCompression] = string(format) // else what is cached in another format, from another build, would stay so
 	}
+	if format == compress.ZstdChunked {
+		attrs[attrCompression], attrs[compress.AttrChunked] = string(compress.Zstd), "true"
+	}
 	if level != "" {
 		attrs[attrLevel] = level
 	}

@@ -19,7 +19,7 @@ func (r *Request) prioritized(s *Solve) error {
 		return err
 	}
 	for _, e := range s.Exports {
-		if f, err := compress.Parse(e.Attrs[attrCompression]); err == nil && f.Lazy() {
+		if f, err := compress.Parse(e.Attrs[attrCompression]); err == nil && f == compress.EStargz {
 			e.Attrs[profile.AttrPrioritized] = value
 		}
 	}

@@ -62,7 +62,7 @@ type Request struct {
 	Squash        string // which layers become one, see export.ParseSquash; "" is off
 	Strip         string // what is left out of them, see strip.Parse; "" is off
 	IIDFile       string // checked against the outputs only; the caller writes it
-	// Compression is how layers are compressed: "", gzip, zstd, estargz or uncompressed; CompressionLevel "" or a number. ForceCompression is about those of the base image, too.
+	// Compression is how layers are compressed: "", gzip, zstd, estargz, zstd:chunked or uncompressed; CompressionLevel "" or a number. ForceCompression is about those of the base image, too.
 	Compression, CompressionLevel string
 	ForceCompression              bool
 	// Prioritized are files that come first in layers that can be pulled lazily, relative to the root.

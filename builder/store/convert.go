@@ -169,11 +169,15 @@ func (s *Store) convertManifest(ctx context.Context, c *Converted, m manifest, c
 		if err != nil {
 			return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
 		}
-		delete(out.Annotations, labels.LabelUncompressed) // of BuildKit's own
-		if len(out.Annotations) == 0 {
-			out.Annotations = nil
+		made, err := compress.Annotate(ctx, blobs, *out)
+		if err != nil {
+			return nil, err
 		}
-		return out, nil
+		delete(made.Annotations, labels.LabelUncompressed) // of BuildKit's own
+		if len(made.Annotations) == 0 {
+			made.Annotations = nil
+		}
+		return &made, nil
 	}
 	out, err := converter.DefaultIndexConvertFunc(layer, true, platforms.All)(ctx, s.Content, m.desc)
 	if err != nil {

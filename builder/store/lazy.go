@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -64,13 +65,13 @@ func (s *Store) Lazy(ctx context.Context, ref string, p *ocispecs.Platform) (lay
 // lazily says why a layer can't be pulled lazily. What it checks is what the snapshotter needs: the annotation in the manifest, and the table that it is about.
 func lazily(ctx context.Context, blobs content.Provider, d ocispecs.Descriptor) (files int, why string, err error) {
 	switch d.MediaType {
-	case ocispecs.MediaTypeImageLayerGzip:
+	case ocispecs.MediaTypeImageLayerGzip, ocispecs.MediaTypeImageLayerZstd:
 	case images.MediaTypeDockerSchema2LayerGzip:
 		return 0, "its media type is docker's, whose manifests have no annotations", nil
 	case ocispecs.MediaTypeImageLayer, images.MediaTypeDockerSchema2Layer:
 		return 0, "it is not compressed, and has no table of contents", nil
-	case ocispecs.MediaTypeImageLayerZstd, images.MediaTypeDockerSchema2LayerZstd:
-		return 0, "it is zstd: one stream, of which a part can't be read", nil
+	case images.MediaTypeDockerSchema2LayerZstd:
+		return 0, "its media type is docker's, whose manifests have no annotations", nil
 	default:
 		return 0, "its media type is " + d.MediaType, nil
 	}
@@ -80,16 +81,22 @@ func lazily(ctx context.Context, blobs content.Provider, d ocispecs.Descriptor) 
 		return 0, "", err
 	}
 	defer r.Close()
-	opened, openErr := estargz.Open(io.NewSectionReader(r, 0, d.Size))
+	opened, openErr := estargz.Open(io.NewSectionReader(r, 0, d.Size), estargz.WithDecompressors(new(zstdchunked.Decompressor)))
+	plain := "gzip"
+	if d.MediaType == ocispecs.MediaTypeImageLayerZstd {
+		plain = "zstd"
+	}
 	switch {
 	case ctx.Err() != nil:
 		return 0, "", ctx.Err()
 	case openErr != nil && !annotated:
-		return 0, "it is plain gzip: one stream, of which a part can't be read", nil
+		return 0, "it is plain " + plain + ": one stream, of which a part can't be read", nil
 	case openErr != nil:
 		return 0, "its table of contents can't be read: " + openErr.Error(), nil
 	case !annotated:
 		return 0, "its manifest lacks the annotation " + estargz.TOCJSONDigestAnnotation, nil
+	case plain == "zstd" && d.Annotations[zstdchunked.ManifestPositionAnnotation] == "":
+		return 0, "its manifest lacks the annotation " + zstdchunked.ManifestPositionAnnotation, nil
 	case opened.TOCDigest().String() != told:
 		return 0, "its table of contents is not the one that the manifest names", nil
 	}

@@ -19,8 +19,8 @@ func convertCommand() *cli.Command {
 		Usage:     "make an image with the same files whose layers are compressed in another way",
 		ArgsUsage: "IMAGE NEW",
 		Flags: append(transferFlags(),
-			&cli.StringFlag{Name: "compression", Usage: "gzip, zstd, estargz (pulled lazily) or uncompressed"},
-			&cli.StringFlag{Name: "compression-level", Usage: "`LEVEL`: 0 to 9 for gzip and estargz, 1 to 22 for zstd"},
+			&cli.StringFlag{Name: "compression", Usage: "gzip, zstd, estargz or zstd:chunked (pulled lazily), or uncompressed"},
+			&cli.StringFlag{Name: "compression-level", Usage: "`LEVEL`: 0 to 9 for gzip and estargz, 1 to 22 for zstd and zstd:chunked"},
 			&cli.BoolFlag{Name: "push", Usage: "push the new image"},
 			platformFlag("convert one `PLATFORM` of the image, without its index")),
 		Action: runConvert,
@@ -70,7 +70,7 @@ func runConvert(c *cli.Context) error {
 // compressionFlags reads --compression and --compression-level.
 func compressionFlags(c *cli.Context) (comp compression.Config, err error) {
 	if c.String("compression") == "" {
-		return comp, usagef("convert needs --compression: gzip, zstd, estargz or uncompressed")
+		return comp, usagef("convert needs --compression: gzip, zstd, estargz, zstd:chunked or uncompressed")
 	}
 	f, err := compress.Parse(c.String("compression"))
 	if err != nil {

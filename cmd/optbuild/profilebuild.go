@@ -85,9 +85,9 @@ func profilesOf(c *cli.Context) ([]*profile.Profile, error) {
 	return found, nil
 }
 
-// lazyOutput tells whether an output's layers can be pulled lazily.
+// lazyOutput tells whether an output's layers can be pulled lazily, with files that come first.
 func lazyOutput(c *cli.Context) bool {
-	lazy := func(s string) bool { f, err := compress.Parse(s); return err == nil && f.Lazy() }
+	lazy := func(s string) bool { f, err := compress.Parse(s); return err == nil && f == compress.EStargz }
 	named := func(output string) bool {
 		return slices.ContainsFunc(strings.Split(output, ","), func(attr string) bool {
 			v, ok := strings.CutPrefix(attr, "compression=")
