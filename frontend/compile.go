@@ -34,7 +34,7 @@ type compiled struct {
 	lines  []plan.Lines // by line of text
 	steps  []int        // IDs, by line of what is built
 	made   map[int]bool // the steps that passes made, by ID: whether they have mounts that the user did not write
-	watch  map[int]bool // the steps that are to be watched, by ID; nil if there is no plan
+	asks   map[int]asks // what is asked of the engine for the steps, by ID; nil if there is no plan
 	args   string       // names of ARGs, see ArgsKey
 	off    string       // see LayersOffKey
 
@@ -65,7 +65,7 @@ func (r *rewriter) compile(ctx context.Context, name string, src []byte) (file *
 		r.report.Broken = res.Err.Error()
 	}
 	file.steps = r.report.Account.Last().Steps()
-	file.watch = watches(res.Plan)
+	file.asks = r.asks(res.Plan)
 	file.args = argNames(res.Plan)
 	file.off = layersOff(p, f)
 	text, lines := res.Plan.Text()

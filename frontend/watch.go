@@ -20,11 +20,20 @@ const WatchKey = "optbuild.watch"
 // ArgsKey is the key in the description of a RUN under which stand the names of the variables in its environment that are build arguments, separated by commas.
 const ArgsKey = "optbuild.args"
 
-// mark asks for the definition's RUNs and COPYs to be watched, except for those that a pragma keeps as they are.
+// UnsyncedKey is the key in the description of a RUN that asks optbuild's engine not to let it wait for the disk.
+const UnsyncedKey = "optbuild.unsynced"
+
+// asks is what is asked of the engine for one step.
+type asks struct {
+	watch    bool // RUN and COPY, see WatchKey
+	unsynced bool // RUN, see UnsyncedKey
+}
+
+// mark describes the definition's RUNs and COPYs to the engine.
 func (r *rewriter) mark(def *pb.Definition) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.file == nil || r.file.watch == nil || !r.options.Watches() {
+	if r.file == nil || r.file.asks == nil {
 		return
 	}
 	for _, dt := range def.Def {
@@ -33,7 +42,12 @@ func (r *rewriter) mark(def *pb.Definition) {
 			continue
 		}
 		vertex := string(digest.FromBytes(dt))
-		if watch, known := r.file.watch[r.report.Steps[vertex].Step]; known && !watch {
+		a, known := r.file.asks[r.report.Steps[vertex].Step]
+		if !known { // of no line of the file
+			a = asks{r.options.Watches(), r.options.SkipsSync()}
+		}
+		exec := op.GetExec() != nil
+		if !a.watch && !(a.unsynced && exec) {
 			continue
 		}
 		md := def.Metadata[vertex]
@@ -47,22 +61,27 @@ func (r *rewriter) mark(def *pb.Definition) {
 		if md.Description == nil {
 			md.Description = map[string]string{}
 		}
-		md.Description[WatchKey] = r.BuildOpts().Opts[AttrProject]
-		if op.GetExec() != nil && r.file.args != "" {
+		if a.watch {
+			md.Description[WatchKey] = r.BuildOpts().Opts[AttrProject]
+		}
+		if a.watch && exec && r.file.args != "" {
 			md.Description[ArgsKey] = r.file.args
+		}
+		if a.unsynced && exec {
+			md.Description[UnsyncedKey] = "1"
 		}
 	}
 }
 
-// watches says for each step whether no pragma keeps it from being watched.
-func watches(p *plan.Plan) map[int]bool {
-	watch := map[int]bool{}
+// asks says what is asked of the engine for each step of a plan, less what pragmas keep as it is.
+func (r *rewriter) asks(p *plan.Plan) map[int]asks {
+	all := map[int]asks{}
 	for _, stage := range p.Stages {
 		for _, s := range stage.Steps {
-			watch[s.ID] = !s.Kept(opt.WatchInputs)
+			all[s.ID] = asks{r.options.Watches() && !s.Kept(opt.WatchInputs), r.options.SkipsSync() && !s.Kept(opt.SkipSync)}
 		}
 	}
-	return watch
+	return all
 }
 
 // argNames are the variables that are an ARG somewhere in the file, and an ENV nowhere.

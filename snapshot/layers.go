@@ -130,7 +130,12 @@ func (l *Layers) Mounts(ctx context.Context, key string) ([]mount.Mount, error) 
 		return nil, err
 	}
 	if f, ok := ctx.Value(lowerKey{}).(LowerFunc); ok {
-		return l.replaceLower(ctx, key, mounts, f)
+		if mounts, err = l.replaceLower(ctx, key, mounts, f); err != nil {
+			return nil, err
+		}
+	}
+	if u, ok := ctx.Value(unsyncedKey{}).(*Unsynced); ok {
+		mounts = u.mounts(mounts)
 	}
 	return mounts, nil
 }

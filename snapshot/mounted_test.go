@@ -196,8 +196,8 @@ func TestUserNamespace(t *testing.T) {
 		uid, gid, size int // outside
 		tests          string
 	}{
-		"one id":  {os.Getuid(), os.Getgid(), 1, "MountedAlias|ShareMounted|ReplacedLower|Cleanup|ManyLayers|Fits"},
-		"all ids": {100_000, 100_000, 65_536, "MountedAlias|ShareMounted|ReplacedLower|Cleanup|Alias|ManyLayers|Fits"},
+		"one id":  {os.Getuid(), os.Getgid(), 1, "MountedAlias|ShareMounted|ReplacedLower|Cleanup|ManyLayers|Fits|WithoutSync"},
+		"all ids": {100_000, 100_000, 65_536, "MountedAlias|ShareMounted|ReplacedLower|Cleanup|Alias|ManyLayers|Fits|WithoutSync"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.size > 1 && os.Getuid() != 0 {

@@ -53,6 +53,7 @@ import (
 	"github.com/optbuild/optbuild/builder/engine/lazy"
 	"github.com/optbuild/optbuild/builder/engine/mounts"
 	"github.com/optbuild/optbuild/builder/engine/sharing"
+	"github.com/optbuild/optbuild/builder/engine/unsynced"
 	"github.com/optbuild/optbuild/builder/export"
 	"github.com/optbuild/optbuild/builder/scope"
 	"github.com/optbuild/optbuild/cache"
@@ -241,7 +242,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 	return e, nil
 }
 
-// steps is the worker that solves steps: BuildKit's, with those replayed that the frontend has marked, and images exported with merged layers.
+// steps is the worker that solves steps: BuildKit's, with those replayed and kept from syncing that the frontend has marked, and images exported with merged layers.
 func (e *Engine) steps() worker.Worker {
 	replaying := func(w *base.Worker) worker.Worker {
 		if e.parts.replayer == nil {
@@ -249,7 +250,10 @@ func (e *Engine) steps() worker.Worker {
 		}
 		return e.parts.replayer.Worker(w)
 	}
-	keeping := func(w *base.Worker) worker.Worker { return e.keeper.Worker(w, replaying) }
+	syncs := unsynced.New(e.parts.root)
+	keeping := func(w *base.Worker) worker.Worker {
+		return syncs.Worker(w, func(w *base.Worker) worker.Worker { return e.keeper.Worker(w, replaying) })
+	}
 	solving := func(w *base.Worker) worker.Worker { return emulating{keeping(w), w, keeping, e.parts.emulators} }
 	with := func(m bkcache.Manager) worker.Worker { return solving(withManager(e.worker, m)) }
 	return e.parts.profiler.Worker(checking{exporting{compressing{dating{pushing{solving(e.worker), e.eager.uploads}, e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})

@@ -86,13 +86,22 @@ func (o Options) Watches() bool {
 	return o.Level != Off && o.Rewrites == 0 && !slices.Contains(o.Disabled, WatchInputs)
 }
 
-// Names are the passes' names, in order, and that of watching.
+// SkipSync is no pass either: where it is not disabled, the frontend marks RUNs, and the engine does not let them wait for the disk when they sync what they
+// write. It keeps the image.
+const SkipSync = "skip-sync"
+
+// SkipsSync reports whether RUNs are to be kept from syncing.
+func (o Options) SkipsSync() bool {
+	return o.Level != Off && o.Rewrites == 0 && !slices.Contains(o.Disabled, SkipSync)
+}
+
+// Names are the passes' names, in order, and those of watching and of skipping sync.
 func Names() []string {
-	names := make([]string, len(Passes), len(Passes)+1)
+	names := make([]string, len(Passes), len(Passes)+2)
 	for i, p := range Passes {
 		names[i] = p.Name
 	}
-	return append(names, WatchInputs)
+	return append(names, WatchInputs, SkipSync)
 }
 
 // Result is what Run made.

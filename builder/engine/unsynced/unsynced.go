@@ -1,0 +1,112 @@
+// Package unsynced runs steps whose root file system never syncs what they write.
+//
+// dpkg, npm, pip, sqlite and git sync each file so that a crash of the machine leaves a whole one. The layer that a step makes
+// is an entry of a cache, which is thrown away after such a crash in any case, so that the step waits for the disk in vain.
+//
+//	ResolveOp ──> is the vertex marked? ──> BuildKit's executor, given a root file system that is mounted "volatile"
+//
+// What comes in is a vertex that the frontend has marked ([MarkKey]); what goes out is the op that the worker below resolves,
+// with another executor. What is mounted besides the root file system, cache mounts first of all, is mounted as ever: its
+// content is not a layer. The package knows nothing of Dockerfiles; how it is mounted is package snapshot's affair.
+//
+// Where it is weak: a step that looks for it finds the option in /proc/self/mountinfo; msync of a mapped file still writes.
+package unsynced
+
+import (
+	"context"
+	"sync"
+
+	"github.com/moby/buildkit/executor"
+	resourcestypes "github.com/moby/buildkit/executor/resources/types"
+	"github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
+	"github.com/sirupsen/logrus"
+
+	"github.com/optbuild/optbuild/snapshot"
+)
+
+// MarkKey is the key in a RUN's description that asks for it. The value says nothing.
+const MarkKey = "optbuild.unsynced"
+
+// Steps decides for steps, and remembers what the machine is able to do. Its methods may be called concurrently.
+type Steps struct {
+	supported func() bool
+}
+
+// New returns Steps for snapshots that are mounted from below dir, which must exist. Nothing is tried until the first step is run.
+func New(dir string) *Steps {
+	return &Steps{sync.OnceValue(func() bool {
+		err := snapshot.CanSkipSync(dir)
+		if err != nil {
+			logrus.WithError(err).Info("steps sync what they write")
+		}
+		return err == nil
+	})}
+}
+
+// Worker returns what inner makes of w, with steps that do not sync if they are marked.
+func (s *Steps) Worker(w *base.Worker, inner func(*base.Worker) worker.Worker) worker.Worker {
+	o := w.WorkerOpt
+	o.Executor = steps{o.Executor, s}
+	return choosing{inner(w), inner(&base.Worker{
+		WorkerOpt: o, CacheMgr: w.CacheMgr, SourceManager: w.SourceManager,
+		ImageSource: w.ImageSource, OCILayoutSource: w.OCILayoutSource, GitSource: w.GitSource, HTTPSource: w.HTTPSource,
+	})}
+}
+
+type choosing struct {
+	worker.Worker
+	unsynced worker.Worker
+}
+
+func (w choosing) ResolveOp(v solver.Vertex, b frontend.FrontendLLBBridge, sm *session.Manager, proxy worker.ProxyOpt) (solver.Op, error) {
+	if _, marked := v.Options().Description[MarkKey]; marked {
+		return w.unsynced.ResolveOp(v, b, sm, proxy)
+	}
+	return w.Worker.ResolveOp(v, b, sm, proxy)
+}
+
+// steps is an executor.
+type steps struct {
+	executor.Executor
+	s *Steps
+}
+
+func (e steps) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo,
+	started chan<- struct{}) (resourcestypes.Recorder, error) {
+	if !e.s.supported() {
+		return e.Executor.Run(ctx, id, root, mounts, process, started)
+	}
+	r := &rootfs{Mountable: root.Src}
+	root.Src = r
+	rec, err := e.Executor.Run(ctx, id, root, mounts, process, started)
+	if uerr := r.unmounted(); uerr != nil {
+		logrus.WithError(uerr).Warn("tidy up after a step that did not sync")
+	}
+	return rec, err
+}
+
+// rootfs is the root file system of one run.
+type rootfs struct {
+	executor.Mountable
+	mounted []*snapshot.Unsynced
+}
+
+func (r *rootfs) Mount(ctx context.Context, readonly bool) (executor.MountableRef, error) {
+	ctx, u := snapshot.WithoutSync(ctx)
+	r.mounted = append(r.mounted, u)
+	return r.Mountable.Mount(ctx, readonly)
+}
+
+// unmounted is called when the run has ended: the executor unmounts what it has mounted.
+func (r *rootfs) unmounted() (err error) {
+	for _, u := range r.mounted {
+		if uerr := u.Unmounted(); uerr != nil {
+			err = uerr
+		}
+	}
+	return err
+}

@@ -1,0 +1,102 @@
+package unsynced
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/moby/buildkit/executor"
+	resourcestypes "github.com/moby/buildkit/executor/resources/types"
+	"github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
+	"github.com/opencontainers/go-digest"
+)
+
+// fake is an executor that mounts all that it is given, and keeps the contexts that it does so with.
+type fake struct {
+	executor.Executor
+	err error
+}
+
+var errFake = errors.New("exit code 1")
+
+func (f fake) Run(ctx context.Context, _ string, root executor.Mount, mounts []executor.Mount, _ executor.ProcessInfo, _ chan<- struct{}) (resourcestypes.Recorder, error) {
+	for _, m := range append(mounts, root) {
+		if _, err := m.Src.Mount(ctx, m.Readonly); err != nil {
+			return nil, err
+		}
+	}
+	return nil, f.err
+}
+
+// place notes the context that it was mounted with.
+type place struct{ ctx context.Context }
+
+func (p *place) Mount(ctx context.Context, _ bool) (executor.MountableRef, error) {
+	p.ctx = ctx
+	return nil, nil
+}
+
+// TestRun: only the root file system is mounted without sync, and only where that is possible.
+func TestRun(t *testing.T) {
+	for _, supported := range []bool{true, false} {
+		for _, err := range []error{nil, errFake} {
+			var root, cache place
+			e := steps{fake{err: err}, &Steps{func() bool { return supported }}}
+			_, got := e.Run(t.Context(), "", executor.Mount{Src: &root}, []executor.Mount{{Src: &cache}}, executor.ProcessInfo{}, nil)
+			if !errors.Is(got, err) {
+				t.Errorf("error %v, want %v", got, err)
+			}
+			if changed := root.ctx != t.Context(); changed != supported {
+				t.Errorf("the root file system: %v, supported: %v", changed, supported)
+			}
+			if cache.ctx != t.Context() {
+				t.Error("another mount is meant, too")
+			}
+		}
+	}
+}
+
+// TestWorker: a vertex has the executor that it is marked for.
+func TestWorker(t *testing.T) {
+	var got string
+	inner := func(w *base.Worker) worker.Worker {
+		name := "as ever"
+		if _, ok := w.WorkerOpt.Executor.(steps); ok {
+			name = "unsynced"
+		}
+		return resolver{w, func() { got = name }}
+	}
+	w := New(t.TempDir()).Worker(&base.Worker{WorkerOpt: base.WorkerOpt{Executor: fake{}}}, inner)
+	for want, description := range map[string]map[string]string{"as ever": {"optbuild.watch": "p"}, "unsynced": {MarkKey: "1"}} {
+		if _, err := w.ResolveOp(vertex{description}, nil, nil, worker.ProxyOpt{}); err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("%v: %s, want %s", description, got, want)
+		}
+	}
+}
+
+type resolver struct {
+	worker.Worker
+	resolve func()
+}
+
+func (r resolver) ResolveOp(solver.Vertex, frontend.FrontendLLBBridge, *session.Manager, worker.ProxyOpt) (solver.Op, error) {
+	r.resolve()
+	return nil, nil
+}
+
+type vertex struct{ description map[string]string }
+
+func (vertex) Digest() digest.Digest { return "" }
+func (vertex) Sys() any              { return nil }
+func (v vertex) Options() solver.VertexOptions {
+	return solver.VertexOptions{Description: v.description}
+}
+func (vertex) Inputs() []solver.Edge { return nil }
+func (vertex) Name() string          { return "" }
