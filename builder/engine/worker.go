@@ -40,6 +40,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder/engine/profiler"
 	"github.com/optbuild/optbuild/builder/engine/replay"
+	"github.com/optbuild/optbuild/builder/engine/unpack"
 	"github.com/optbuild/optbuild/snapshot"
 )
 
@@ -182,6 +183,7 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 	maps.Copy(labels, o.Labels)
 
 	content := p.content()
+	unpack.Register()
 	applier := winlayers.NewFileSystemApplierWithWindows(content, apply.NewFileSystemApplier(content))
 	opt := base.WorkerOpt{
 		ID:     id,
