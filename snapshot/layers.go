@@ -26,6 +26,7 @@ type Layers struct {
 	cleaner snapshots.Cleaner     // the same one
 	records *storage.MetaStore    // and its database
 	root    string
+	remote  MountRemote
 
 	// mu guards which shared layers there are and who refers to them. Transactions of records may begin while it is held,
 	// and so it must not be taken within one.
@@ -49,6 +50,8 @@ type Directory struct {
 	Number string
 	// Shared is the id of the shared layer, empty when the files are the snapshot's own.
 	Shared string
+	// Remote is the id of the remote layer (see Defer), of which only parts may be here.
+	Remote string
 }
 
 // newLayers wraps the overlay snapshotter of root, whose records are given.
@@ -87,6 +90,9 @@ func (l *Layers) Chain(ctx context.Context, key string) ([]Directory, error) {
 
 // Prepare makes a snapshot for writing, and tells the function of WithPrepared about it.
 func (l *Layers) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	if err := l.showRemote(ctx, parent); err != nil {
+		return nil, err
+	}
 	mounts, err := l.inner.Prepare(ctx, key, parent, opts...)
 	if err != nil {
 		return nil, err
@@ -103,6 +109,9 @@ func (l *Layers) Prepare(ctx context.Context, key, parent string, opts ...snapsh
 
 // View makes a snapshot for reading.
 func (l *Layers) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	if err := l.showRemote(ctx, parent); err != nil {
+		return nil, err
+	}
 	mounts, err := l.inner.View(ctx, key, parent, opts...)
 	if err != nil {
 		return nil, err
@@ -137,7 +146,7 @@ func (l *Layers) Mounts(ctx context.Context, key string) ([]mount.Mount, error) 
 	if u, ok := ctx.Value(unsyncedKey{}).(*Unsynced); ok {
 		mounts = u.mounts(mounts)
 	}
-	return mounts, nil
+	return l.withOneDevice(ctx, mounts), err
 }
 
 // Stat describes a snapshot.
@@ -203,6 +212,9 @@ func (l *Layers) info(ctx context.Context, key string) (number string, info snap
 
 // directory looks up where the files of snapshots/N are.
 func (l *Layers) directory(number string) (Directory, error) {
+	if d, ok, err := l.remoteDirectory(number); ok || err != nil {
+		return d, err
+	}
 	path := l.own(number)
 	id, err := sharedBy(path)
 	if err != nil {

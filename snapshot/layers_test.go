@@ -97,7 +97,7 @@ func TestChain(t *testing.T) {
 	must(t, err)
 	fs := func(n string) string { return filepath.Join(root, "snapshots", n, "fs") }
 	shared := filepath.Join(root, "shared", "x", "fs")
-	want := []Directory{{fs("3"), "3", ""}, {shared, "2", "x"}, {fs("1"), "1", ""}}
+	want := []Directory{{Path: fs("3"), Number: "3"}, {Path: shared, Number: "2", Shared: "x"}, {Path: fs("1"), Number: "1"}}
 	if got := l.chain(t, "view"); !slices.Equal(got, want) {
 		t.Errorf("view: %v, want %v", got, want)
 	}

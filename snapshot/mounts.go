@@ -38,7 +38,7 @@ func (l *Layers) resolve(mounts []mount.Mount) ([]mount.Mount, error) {
 // resolveBind resolves the mount of a snapshot that consists of one directory.
 func (l *Layers) resolveBind(m mount.Mount) (mount.Mount, error) {
 	d, err := l.directoryAt(m.Source)
-	if err != nil || d.Shared == "" {
+	if err != nil || !d.elsewhere() {
 		return m, err
 	}
 	m.Source = l.mountName(d)
@@ -65,7 +65,7 @@ func (l *Layers) resolveOverlay(m mount.Mount) (mount.Mount, error) {
 		if err != nil {
 			return m, err
 		}
-		if alias = d.Shared != ""; alias {
+		if alias = d.elsewhere(); alias {
 			paths = append(paths, l.mountName(d))
 		}
 	}

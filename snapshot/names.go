@@ -11,6 +11,9 @@ import (
 // mountName is the name of a directory in the options of a mount. The kernel takes one page of them, and containerd leaves out what all lower directories begin with, so with hundreds of
 // layers every byte below snapshots/ counts: an alias is named by its short link, snapshots/9/s/fs. Its last component is a directory and no link.
 func (l *Layers) mountName(d Directory) string {
+	if d.Remote != "" {
+		return l.nameOf(d.Path)
+	}
 	if d.Shared == "" {
 		return d.Path
 	}
@@ -18,6 +21,14 @@ func (l *Layers) mountName(d Directory) string {
 		return d.Path // it was made before there were short links
 	}
 	return filepath.Join(l.short(d.Number), filesDir)
+}
+
+// nameOf is the name of any path below the root, with the beginning that all lower directories have.
+func (l *Layers) nameOf(path string) string {
+	if rest, ok := strings.CutPrefix(path, l.root+"/"); ok {
+		return filepath.Join(l.root, snapshotsDir) + "/../" + rest
+	}
+	return path
 }
 
 // Files is where the files of a directory are that a mount has: for an alias, that of its shared layer, so that one layer has one name.
@@ -29,7 +40,7 @@ func Files(path string) string {
 	if to, err := os.Readlink(filepath.Clean(dir)); err == nil && filepath.Base(dir) == shortName { // snapshots/9/s/fs
 		return filepath.Join(filepath.Dir(filepath.Clean(dir)), to, files)
 	}
-	return path
+	return filepath.Clean(path)
 }
 
 // names are the shortest names of what WithLower's function wants to be mounted in place of the directories lower.
@@ -38,14 +49,11 @@ func (l *Layers) names(lower []Directory, paths []string) []string {
 	for _, d := range lower {
 		known[d.Path] = d
 	}
-	below := filepath.Join(l.root, snapshotsDir)
 	names := make([]string, len(paths))
 	for i, path := range paths {
-		names[i] = path
+		names[i] = l.nameOf(path)
 		if d, ok := known[path]; ok {
 			names[i] = l.mountName(d)
-		} else if rest, ok := strings.CutPrefix(path, l.root+"/"); ok {
-			names[i] = below + "/../" + rest // with the beginning that all have
 		}
 	}
 	return names

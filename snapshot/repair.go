@@ -71,6 +71,12 @@ const missing = "/"
 
 // whole returns the shared layer of an alias, empty if the snapshot is none.
 func whole(root, number string) (id string) {
+	if remoteBy(filepath.Join(root, snapshotsDir, number, filesDir)) != "" {
+		if _, err := os.Lstat(filepath.Join(root, snapshotsDir, number, remoteNote)); err != nil {
+			return missing
+		}
+		return "" // it is mounted again when it is needed
+	}
 	id, err := sharedBy(filepath.Join(root, snapshotsDir, number, filesDir))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && id == "" {
 		return ""

@@ -51,6 +51,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/optbuild/optbuild/builder/engine/lazy"
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/engine/mounts"
 	"github.com/optbuild/optbuild/builder/engine/sharing"
 	"github.com/optbuild/optbuild/builder/engine/unsynced"
@@ -154,7 +155,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 	if o.Hosts == nil {
 		o.Hosts = docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchLocalhost))
 	}
-	p, err := newParts(ctx, o)
+	p, err := newParts(ctx, o, sessions)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +168,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 			return nil, fmt.Errorf("%w: collect garbage: %w", ErrDamaged, err)
 		}
 	}
-	w.CacheMgr = lazy.Plain(w.CacheMgr)
+	w.CacheMgr = lazy.Plain(lazypull.Manager(w.CacheMgr))
 	e = &Engine{worker: w, merger: newMerger(p.root, w), parts: p, root: o.Root}
 	e.eager = newEager(e.merger, newUploads(sessions, o.Hosts, w.ContentStore()))
 	if err := e.keepMounts(); err != nil {
@@ -184,7 +185,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 	if p.replayer != nil {
 		e.late = lazy.NewFiles(shared)
 		p.replayer.SetElsewhere(shared, e.late)
-		w.SourceManager.Register(lazy.Source(w.ImageSource, shared.AskedBy))
+		w.SourceManager.Register(p.puller.Source(lazy.Source(w.ImageSource, shared.AskedBy)))
 	}
 
 	frontends := map[string]bkfrontend.Frontend{}
@@ -238,6 +239,9 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 		ProvenanceEnv:  o.ProvenanceEnv,
 	}); err != nil {
 		return nil, fmt.Errorf("create controller: %w", err)
+	}
+	if p.puller != nil {
+		p.puller.Started()
 	}
 	return e, nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/moby/buildkit/executor/resources"
 	"github.com/moby/buildkit/executor/runcexecutor"
 	dockerfileversion "github.com/moby/buildkit/frontend/dockerfile/version"
+	"github.com/moby/buildkit/session"
 	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
 	"github.com/moby/buildkit/solver/llbsolver/cdidevices"
 	"github.com/moby/buildkit/source/git"
@@ -38,6 +39,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/engine/profiler"
 	"github.com/optbuild/optbuild/builder/engine/replay"
 	"github.com/optbuild/optbuild/builder/engine/unpack"
@@ -53,12 +55,13 @@ type parts struct {
 	images      images.Store
 	snapshots   snapshots.Snapshotter
 	replayer    *replay.Replayer // nil with snapshotters that have no layers of directories
+	puller      *lazypull.Puller // nil with those, too
 	profiler    *profiler.Profiler
 	emulators   *emulators
 	repair      repair
 }
 
-func newParts(ctx context.Context, o Options) (*parts, error) {
+func newParts(ctx context.Context, o Options, sessions *session.Manager) (*parts, error) {
 	sn, err := snapshot.Choose(o.Root, o.Snapshotter)
 	if err != nil {
 		return nil, err
@@ -80,6 +83,9 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 		return nil, fmt.Errorf("open %s snapshotter: %w", sn.Name, err)
 	}
 	if layers, ok := p.snapshots.(*snapshot.Layers); ok {
+		if p.puller, err = lazypull.New(lazypull.Options{Layers: layers, Hosts: o.Hosts, Sessions: sessions, Temporary: os.TempDir()}); err != nil {
+			return nil, err
+		}
 		// Traces are worth nothing without the snapshots that they are about: they go with them.
 		if p.replayer, err = replay.New(filepath.Join(p.root, "snapshots", "traces"), layers); err != nil {
 			return nil, err
@@ -105,11 +111,20 @@ func newParts(ctx context.Context, o Options) (*parts, error) {
 	return p, nil
 }
 
-func (p *parts) Close() error { return errors.Join(p.snapshots.Close(), p.db.Close()) }
+func (p *parts) Close() error {
+	if p.puller != nil {
+		p.puller.Close()
+	}
+	return errors.Join(p.snapshots.Close(), p.db.Close())
+}
 
 // content is the store that all parts of the engine read from.
 func (p *parts) content() *containerdsnapshot.Store {
-	return containerdsnapshot.NewContentStore(replay.Contents(verified{p.mdb.ContentStore(), p.noteSuspect}), Namespace)
+	store := replay.Contents(verified{p.mdb.ContentStore(), p.noteSuspect})
+	if p.puller != nil {
+		store = p.puller.Contents(store)
+	}
+	return containerdsnapshot.NewContentStore(store, Namespace)
 }
 
 func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) {
@@ -209,6 +224,11 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 		MountPoolRoot:    filepath.Join(p.root, "cachemounts"),
 		ResourceMonitor:  monitor,
 		CDIManager:       devices,
+	}
+	if p.puller != nil {
+		opt.Snapshotter = p.puller.Snapshotter(opt.Snapshotter, opt.LeaseManager)
+		opt.LeaseManager = leaseutil.WithNamespace(lazypull.Leases(ctdmetadata.NewLeaseManager(p.mdb), p.snapshotter), Namespace)
+		opt.Executor = p.puller.Executor(opt.Executor)
 	}
 	if len(opt.Platforms) == 0 {
 		opt.Platforms = []v1.Platform{platforms.Normalize(platforms.DefaultSpec())}

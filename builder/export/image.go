@@ -144,7 +144,7 @@ func (j *job) image(ctx context.Context, ref cache.ImmutableRef, config, baseCon
 	if len(new.records) == 0 {
 		return nil, nil, img, nil
 	}
-	if new.below, err = segments(chain[:stays]); err != nil {
+	if new.below, err = j.segments(ctx, ref, chain[:stays]); err != nil {
 		return nil, nil, img, err
 	}
 	if config, err = withHistory(config, history); err != nil {

@@ -12,7 +12,10 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/util/contentutil"
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/record"
 )
 
 // merged is an image's result with other layers. It has the files of the result that it embeds (mounted, they are those with the residue); exporters of images ask for its
@@ -76,8 +79,15 @@ func (m *merged) release(ctx context.Context) error {
 }
 
 // segments returns references that together have the given layers. Most often that is one, the topmost: the others lie below it. Where layers were laid
-// upon others that they know nothing of (COPY --link), there are several.
-func segments(chain []cache.ImmutableRef) (refs []cache.ImmutableRef, err error) {
+// upon others that they know nothing of (COPY --link), there are several. Layers of image that were not fetched can be had from them as they can from that.
+func (j *job) segments(ctx context.Context, image cache.ImmutableRef, chain []cache.ImmutableRef) (refs []cache.ImmutableRef, err error) {
+	handlers := cache.DescHandlers{}
+	for _, l := range chain {
+		d := digest.Digest(l.GetString(record.Blob))
+		if h := image.DescHandler(d); h != nil {
+			handlers[d] = h
+		}
+	}
 	for len(chain) > 0 {
 		top := chain[len(chain)-1]
 		own := top.LayerChain()
@@ -91,7 +101,16 @@ func segments(chain []cache.ImmutableRef) (refs []cache.ImmutableRef, err error)
 		if !fits {
 			return refs, fmt.Errorf("%w: a layer lies on others than its image has", errUnsupported)
 		}
-		refs = slices.Insert(refs, 0, top.Clone())
+		ref := top.Clone()
+		if len(handlers) > 0 { // a record that was read when the engine started knows nobody who has the layers below it
+			if err := ref.Release(ctx); err != nil {
+				return refs, err
+			}
+			if ref, err = j.Manager.Get(ctx, top.ID(), nil, cache.NoUpdateLastUsed, handlers); err != nil {
+				return refs, err
+			}
+		}
+		refs = slices.Insert(refs, 0, ref)
 		chain = chain[:len(chain)-len(own)]
 	}
 	return refs, nil

@@ -5,7 +5,7 @@ package record
 const (
 	Chain  = "cache.chainID" // digest of the layer's content and of all layers below
 	DiffID = "cache.diffID"  // digest of the layer's content
-	Blob   = "cache.blob"    // digest of the blob
+	Blob   = "cache.blob"    // digest of the layer's blob
 )
 
 // ImageRefs are the images that a layer was pulled with, as a list of texts: RefMetadata.Get reads it.

@@ -1,0 +1,237 @@
+package tocfs
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/pkg/archive"
+	"golang.org/x/sys/unix"
+)
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.New(rand.NewSource(int64(n))).Read(b)
+	return b
+}
+
+// everything has all kinds of files that a layer may have.
+func everything() []entry {
+	file := func(name string, mode int64, content []byte) entry {
+		return entry{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode}, content}
+	}
+	dir := func(name string, mode int64) entry {
+		return entry{tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: mode}, nil}
+	}
+	list := []entry{
+		dir("./", 0o711), dir("d/", 0o1777), dir("d/e/", 0o2750), dir("opaque/", 0o755), dir("many/", 0o700), file("opaque/.wh..wh..opq", 0, nil), file("opaque/new", 0o600, []byte("new")),
+		file("empty", 0o644, nil), file("small", 0o640, []byte("small")), file("large", 0o644, random(3<<20)), file("d/e/setuid", 0o4755, []byte("x")), file("d/e/setgid", 0o2755, []byte("y")),
+		file("d/.wh.gone", 0, nil), file(".wh.gone", 0, nil), file("without/parent", 0o644, []byte("p")), file("with\nnewline ü", 0o644, []byte("n")),
+		{tar.Header{Typeflag: tar.TypeSymlink, Name: "link", Linkname: "d/e/../../small", Mode: 0o777}, nil},
+		{tar.Header{Typeflag: tar.TypeSymlink, Name: "dangling", Linkname: "/nowhere", Mode: 0o777}, nil},
+		{tar.Header{Typeflag: tar.TypeLink, Name: "d/hard", Linkname: "small", Mode: 0o640}, nil},
+		{tar.Header{Typeflag: tar.TypeLink, Name: "d/hard2", Linkname: "d/hard", Mode: 0o640}, nil},
+		{tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o620}, nil},
+		{tar.Header{Typeflag: tar.TypeChar, Name: "char", Mode: 0o666, Devmajor: 1, Devminor: 3}, nil},
+		{tar.Header{Typeflag: tar.TypeBlock, Name: "block", Mode: 0o660, Devmajor: 7, Devminor: 300}, nil},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "owned", Mode: 0o600, Uid: 1234, Gid: 65534}, []byte("o")},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "epoch", Mode: 0o600, ModTime: time.Unix(0, 0)}, []byte("e")},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "capable", Mode: 0o755, PAXRecords: map[string]string{
+			"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "SCHILY.xattr.user.note": "v",
+		}}, []byte("c")},
+	}
+	for i := range 300 {
+		list = append(list, file(fmt.Sprintf("many/%03d", i), 0o644, random(i)))
+	}
+	return list
+}
+
+// TestTree compares what is shown with what unpacking makes, path by path.
+func TestTree(t *testing.T) {
+	needMounts(t)
+	raw := archived(t, everything())
+	o := mounted(t, estargzOf(t, raw))
+	dir := t.TempDir()
+	if _, err := archive.Apply(t.Context(), dir, bytes.NewReader(raw), archive.WithConvertWhiteout(archive.OverlayConvertWhiteout)); err != nil {
+		t.Fatal(err)
+	}
+	want, got := describe(t, dir), describe(t, o.dir)
+	for _, name := range append(slices.Sorted(keys(want)), slices.Sorted(keys(got))...) {
+		if name == "without" || name == "." { // not of the archive: of the time of unpacking
+			continue
+		}
+		if want[name] != got[name] {
+			t.Errorf("%q\nis   %s\nwant %s", name, got[name], want[name])
+		}
+	}
+	if len(o.failed) > 0 {
+		t.Error(o.failed)
+	}
+}
+
+func keys(m map[string]string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// describe returns all that can be seen of each file below a directory.
+func describe(t *testing.T, root string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return fmt.Errorf("lstat %s: %w", path, err)
+		}
+		d := fmt.Sprintf("mode %o owner %d:%d rdev %x", st.Mode, st.Uid, st.Gid, st.Rdev)
+		kind := st.Mode & unix.S_IFMT
+		if kind != unix.S_IFCHR || st.Rdev != 0 { // overlayfs does not look at the time of a whiteout
+			d += fmt.Sprintf(" time %d", st.Mtim.Sec)
+		}
+		switch kind {
+		case unix.S_IFDIR:
+		case unix.S_IFREG:
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			d += fmt.Sprintf(" links %d bytes %d %x", st.Nlink, st.Size, b[:min(len(b), 64)])
+			for i := 64; i < len(b); i += 997 {
+				d += fmt.Sprintf("%x", b[i])
+			}
+		case unix.S_IFLNK:
+			l, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			d += fmt.Sprintf(" bytes %d to %s", st.Size, l)
+		}
+		names := make([]byte, 4096)
+		n, err := unix.Llistxattr(path, names)
+		if err != nil {
+			return fmt.Errorf("listxattr %s: %w", path, err)
+		}
+		list := strings.Split(strings.TrimRight(string(names[:n]), "\x00"), "\x00")
+		slices.Sort(list)
+		for _, name := range list {
+			if name == "" {
+				continue
+			}
+			v := make([]byte, 4096)
+			n, err := unix.Lgetxattr(path, name, v)
+			if err != nil {
+				return fmt.Errorf("getxattr %s %s: %w", path, name, err)
+			}
+			d += fmt.Sprintf(" %s=%x", name, v[:n])
+		}
+		all[rel] = d
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestFetched reads one small file of a large layer.
+func TestFetched(t *testing.T) {
+	needMounts(t)
+	b := estargzOf(t, archived(t, []entry{
+		{tar.Header{Typeflag: tar.TypeReg, Name: "a", Mode: 0o644}, random(8 << 20)},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "b", Mode: 0o644}, []byte("b")},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "c", Mode: 0o644}, random(8<<20 + 1)},
+	}))
+	o := mounted(t, b)
+	if got, err := os.ReadFile(filepath.Join(o.dir, "b")); err != nil || string(got) != "b" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if most := int64(tailBytes + minWindow + 2*partBytes); b.fetched > most {
+		t.Errorf("fetched %d bytes, want at most %d", b.fetched, most)
+	}
+	if got, err := os.ReadFile(filepath.Join(o.dir, "c")); err != nil || !bytes.Equal(got, random(8<<20+1)) {
+		t.Errorf("c: %d bytes, %v", len(got), err)
+	}
+	if o.blob.FetchedSize() > int64(len(b.bytes)) || b.fetched > int64(len(b.bytes)) {
+		t.Errorf("fetched %d of %d bytes", b.fetched, len(b.bytes))
+	}
+}
+
+// TestDamaged reads what is not what the table says, and what can't be fetched: an error, and no byte of it.
+func TestDamaged(t *testing.T) {
+	needMounts(t)
+	list := []entry{
+		{tar.Header{Typeflag: tar.TypeReg, Name: "bad", Mode: 0o644}, random(1 << 20)},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "good", Mode: 0o644}, random(3 << 20)},
+	}
+	t.Run("altered", func(t *testing.T) {
+		b := estargzOf(t, archived(t, list))
+		for i := 300 << 10; i < 310<<10; i++ {
+			b.bytes[i] ^= 0x55
+		}
+		o := mounted(t, b)
+		if got, err := os.ReadFile(filepath.Join(o.dir, "bad")); !errors.Is(err, unix.EIO) {
+			t.Errorf("got %d bytes, %v", len(got), err)
+		}
+		if len(o.failed) == 0 || !strings.Contains(o.failed[0], "/bad") {
+			t.Errorf("told %q", o.failed)
+		}
+		if got, err := os.ReadFile(filepath.Join(o.dir, "good")); err != nil || !bytes.Equal(got, random(3<<20)) {
+			t.Errorf("good: %d bytes, %v", len(got), err)
+		}
+	})
+	t.Run("gone", func(t *testing.T) {
+		b := estargzOf(t, archived(t, list))
+		o := mounted(t, b)
+		b.mu.Lock()
+		b.broken = func(int64, int64) ([]byte, error) { return nil, errors.New("gone") }
+		b.mu.Unlock()
+		if got, err := os.ReadFile(filepath.Join(o.dir, "bad")); !errors.Is(err, unix.EIO) {
+			t.Errorf("got %d bytes, %v", len(got), err)
+		}
+		b.mu.Lock()
+		b.broken = nil
+		b.mu.Unlock()
+		if got, err := os.ReadFile(filepath.Join(o.dir, "bad")); err != nil || !bytes.Equal(got, random(1<<20)) {
+			t.Errorf("when it is back: %d bytes, %v", len(got), err)
+		}
+	})
+	t.Run("another table", func(t *testing.T) {
+		b := estargzOf(t, archived(t, list))
+		b.toc = estargzOf(t, archived(t, list[:1])).toc
+		if _, err := open(t, b); err == nil {
+			t.Error("it was opened")
+		}
+	})
+}
+
+// TestUnfit has layers that are not what unpacking would make of them, or that would be taken for something else.
+func TestUnfit(t *testing.T) {
+	for what, e := range map[string]entry{
+		"a mark of overlayfs": {tar.Header{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o755, PAXRecords: map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc"}}, nil},
+		"the state directory": {tar.Header{Typeflag: tar.TypeReg, Name: ".stargz-snapshotter", Mode: 0o644}, nil},
+	} {
+		t.Run(what, func(t *testing.T) {
+			if _, err := open(t, estargzOf(t, archived(t, []entry{e}))); !errors.Is(err, ErrUnfit) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
