@@ -190,7 +190,10 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 
 	frontends := map[string]bkfrontend.Frontend{}
 	for name, build := range o.Frontends {
-		frontends[name] = forwarder.NewGatewayForwarder(workers.Infos(), e.eager.frontend(build))
+		if build = e.eager.frontend(build); p.puller != nil {
+			build = p.puller.Frontend(build)
+		}
+		frontends[name] = forwarder.NewGatewayForwarder(workers.Infos(), build)
 	}
 	if !o.NoGateway {
 		if frontends["gateway.v0"], err = gateway.NewGatewayFrontend(workers.Infos(), o.GatewayRepositories); err != nil {

@@ -76,6 +76,8 @@ type Request struct {
 	Exact bool
 	// KeepModes sends files with the modes that they have, also in a checkout of a git repository.
 	KeepModes bool
+	// FetchWhole fetches layers as a whole, also those that could be read in parts.
+	FetchWhole bool
 
 	// Environ is the environment of the user, as os.Environ gives it.
 	Environ []string
@@ -234,6 +236,9 @@ func New(ctx context.Context, r Request, frontend string) (_ *Solve, err error) 
 		if err := f(s); err != nil {
 			return nil, err
 		}
+	}
+	if r.FetchWhole {
+		s.FrontendAttrs[attrWhole] = "true"
 	}
 	if !r.KeepModes && !r.Exact {
 		s.modes = map[string]*modes{}

@@ -91,6 +91,7 @@ func requestFrom(c *cli.Context) request.Request {
 		Provenance: c.String("provenance"), SBOM: c.String("sbom"), Attest: c.StringSlice("attest"),
 		Squash: squashOf(c), Strip: stripOf(c), Resources: resources(c), IIDFile: c.String("iidfile"), Frontend: optimizeAttrs(c),
 		Epoch: c.String("epoch"), Exact: c.String("optimize") == string(opt.Off), KeepModes: slices.Contains(disabled(c), request.GitModes),
+		FetchWhole:  slices.Contains(disabled(c), request.LazyPull),
 		Compression: c.String("compression"), CompressionLevel: c.String("compression-level"), ForceCompression: c.Bool("force-compression"),
 		Environ: os.Environ(), Stdout: os.Stdout, Terminal: stdoutIsTerminal(),
 	}

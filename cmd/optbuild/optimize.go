@@ -64,7 +64,7 @@ func project(context, file string) string {
 }
 
 // notPasses are what --optimize-disable switches off besides the compiler's passes.
-var notPasses = []string{request.GitModes}
+var notPasses = []string{request.GitModes, request.LazyPull}
 
 // disabledPasses are the passes of --optimize-disable.
 func disabledPasses(c *cli.Context) []string {

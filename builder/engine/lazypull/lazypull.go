@@ -67,7 +67,7 @@ type Puller struct {
 	sources  map[string]*source
 	sessions []string        // that were seen last
 	known    map[string]bool // names of images at registries
-	off      map[string]bool // sessions that want layers whole
+	whole    []string        // sessions that want layers whole
 	link     link
 	failures failures
 }
@@ -88,7 +88,7 @@ func (l layer) id() string {
 
 // New returns what mounts layers for the snapshotter. It must be called before that is used.
 func New(o Options) (*Puller, error) {
-	p := &Puller{o: o, supported: sync.OnceValue(supported), sources: map[string]*source{}, known: map[string]bool{}, off: map[string]bool{}}
+	p := &Puller{o: o, supported: sync.OnceValue(supported), sources: map[string]*source{}, known: map[string]bool{}}
 	p.process = server.Process{Source: p, Ended: p.serverEnded}
 	o.Layers.SetRemote(p.again)
 	return p, p.readNotes()

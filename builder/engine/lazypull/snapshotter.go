@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/leases"
@@ -175,7 +176,7 @@ func (p *Puller) unwanted(l layer, sessions []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range sessions {
-		if p.off[s] {
+		if slices.Contains(p.whole, s) {
 			return errors.New("the build wants layers whole")
 		}
 	}
