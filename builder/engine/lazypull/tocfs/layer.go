@@ -7,7 +7,7 @@
 //	kernel ──FUSE──> FileSystem ──> fs/reader (chunks, verified, cached) ──> fs/remote (parts of the blob, cached) ──> Fetch
 //	                    └── tree (the table)
 //
-// The readers and caches are stargz-snapshotter's. Its file system (fs/layer) is not used: v0.18.2 does not compile with the go-fuse that views are made with, it shows a directory of its own
+// The readers are stargz-snapshotter's. Its file system (fs/layer) is not used: v0.18.2 does not compile with the go-fuse that views are made with, it shows a directory of its own
 // in each layer, and its times for files of 1970 are those of the year 1.
 //
 // Where it is weak: the time of a file has no fractions of a second (the format has none).
@@ -21,7 +21,6 @@ import (
 	"slices"
 
 	"github.com/containerd/containerd/v2/pkg/reference"
-	"github.com/containerd/stargz-snapshotter/cache"
 	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/containerd/stargz-snapshotter/fs/config"
 	"github.com/containerd/stargz-snapshotter/fs/reader"
@@ -65,27 +64,23 @@ const (
 
 // Open reads a layer's table of contents, which must be the one of the digest.
 func Open(ctx context.Context, s Source, o Options) (*Layer, error) {
-	blobCache, err := newCache(o.Cache, memoryParts)
+	blobCache, err := newParted(o.Cache)
 	if err != nil {
 		return nil, err
-	}
-	fileCache, err := newCache(o.Cache, memoryChunks)
-	if err != nil {
-		return nil, errors.Join(err, blobCache.Close())
 	}
 	r := remote.NewResolver(config.BlobConfig{ChunkSize: partBytes, PrefetchChunkSize: partBytes}, map[string]remote.Handler{"source": handler{s, o}})
 	blob, err := r.Resolve(ctx, nil, reference.Spec{}, ocispecs.Descriptor{Digest: o.Digest, Size: o.Bytes}, blobCache)
 	if err != nil {
-		return nil, errors.Join(err, blobCache.Close(), fileCache.Close())
+		return nil, errors.Join(err, blobCache.Close())
 	}
 	l := &Layer{o: o, blob: blob, parts: newParts(o.Bytes, func(off, size int64) error { return blob.Cache(off, size) })}
-	if err := l.open(fileCache); err != nil {
-		return nil, errors.Join(err, blob.Close(), fileCache.Close())
+	if err := l.open(); err != nil {
+		return nil, errors.Join(err, blob.Close())
 	}
 	return l, nil
 }
 
-func (l *Layer) open(fileCache cache.BlobCache) error {
+func (l *Layer) open() error {
 	tail := max(0, l.o.Bytes-tailBytes)
 	if l.o.Bytes <= wholeUpTo {
 		tail = 0
@@ -108,7 +103,7 @@ func (l *Layer) open(fileCache cache.BlobCache) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
-	vr, err := reader.NewReader(meta, fileCache, l.o.Digest)
+	vr, err := reader.NewReader(meta, newRecent(), l.o.Digest)
 	if err != nil {
 		return err
 	}
@@ -128,6 +123,7 @@ func (l *Layer) open(fileCache cache.BlobCache) error {
 	}
 	l.offsets = append(l.offsets, table)
 	slices.Sort(l.offsets)
+	l.parts.open()
 	return nil
 }
 
@@ -191,7 +187,7 @@ func (f fetcher) Fetch(ctx context.Context, off, size int64) (io.ReadCloser, err
 func (f fetcher) Check() error { return nil }
 
 func (f fetcher) GenID(off, size int64) string {
-	return digest.FromString(fmt.Sprintf("%s %d %d", f.o.Digest, off, size)).Encoded()
+	return partKey(off, size)
 }
 
 // blobReader reads the blob, and has what is missing of it fetched in larger parts than its readers ask for.

@@ -2,14 +2,13 @@ package tocfs
 
 import (
 	"sync"
-	"time"
 )
 
 // parts knows which parts of a blob are here, and fetches those that are needed. Each is fetched once, whoever waits for it.
 //
 // Requests cost more than bytes: at 100 Mbit/s and 20 ms one takes the time of 250 KB. So more than what is needed is fetched at once, and twice as much each time that somebody goes on where the
-// last request ended: to read all files in their order takes not much longer than to fetch the blob. When it is found that most of the blob, or many small pieces of it, are needed, the rest is
-// fetched in the background.
+// last request ended: to read all files in their order takes not much longer than to fetch the blob. When an eighth of it was needed, the rest is fetched in the background: in requests of the
+// smallest size that eighth takes twice the time that it takes in a large one, so that a step that goes on to read all of it waits for an eighth longer.
 type parts struct {
 	bytes int64
 	fetch func(off, size int64) error
@@ -24,10 +23,8 @@ type parts struct {
 	whole  bool    // the rest is being fetched, or has been
 	ended  bool
 
-	// What was waited for.
-	fetched int64
-	waited  time.Duration
-	rate    float64 // bytes in a second, of the fastest request
+	opened  bool  // the table of contents has been read: from now on it counts what is fetched
+	fetched int64 // bytes that somebody has waited for
 }
 
 type state uint8
@@ -67,13 +64,12 @@ func (p *parts) need(off, size int64) error {
 				p.window = minWindow
 			}
 			until := max(end, at+int(p.window/partBytes))
-			began := time.Now()
 			n, err := p.get(at, until)
 			if err != nil {
 				return err
 			}
 			p.next = at + n
-			p.note(int64(n)*partBytes, time.Since(began))
+			p.note(int64(n) * partBytes)
 		}
 	}
 	return nil
@@ -99,14 +95,13 @@ func (p *parts) get(at, until int) (n int, err error) {
 	return end - at, err
 }
 
-// note decides whether it would have been better to fetch all of it: when half of it was needed, or when requests have cost a quarter of the time that it would have taken. mu is held.
-func (p *parts) note(bytes int64, took time.Duration) {
+// note counts what was waited for. mu is held.
+func (p *parts) note(bytes int64) {
+	if !p.opened {
+		return
+	}
 	p.fetched += bytes
-	p.waited += took
-	p.rate = max(p.rate, float64(bytes)/max(took, time.Microsecond).Seconds())
-	all := float64(p.bytes) / p.rate
-	lost := p.waited.Seconds() - float64(p.fetched)/p.rate
-	if !p.whole && (p.fetched > p.bytes/2 || lost > all/4 && p.fetched > p.bytes/8) {
+	if !p.whole && p.fetched > p.bytes/8 {
 		p.whole = true
 		p.work.Go(p.rest)
 	}
@@ -127,6 +122,12 @@ func (p *parts) rest() {
 		}
 		at += n
 	}
+}
+
+func (p *parts) open() {
+	p.mu.Lock()
+	p.opened = true
+	p.mu.Unlock()
 }
 
 func (p *parts) stop() {
