@@ -241,6 +241,12 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 	if err := withoutGit(func() error { w, err = base.NewWorker(ctx, opt); return err }); err != nil {
 		return nil, fmt.Errorf("create worker: %w", err)
 	}
+	if p.puller != nil {
+		if why := p.puller.Dropped(); why != nil {
+			p.repair.note("layers that were fetched in part can't be mounted any more ("+why.Error()+")", "they are fetched, and what was made on them is made again")
+			p.repair.collect = true
+		}
+	}
 	if _, err := exec.LookPath("git"); err == nil {
 		if w.GitSource, err = git.NewSource(git.Opt{CacheAccessor: w.CacheMgr, RegistryHosts: o.Hosts}); err != nil {
 			return nil, fmt.Errorf("create git source: %w", err)

@@ -194,7 +194,7 @@ func (p *Puller) again(_ string, note []byte) error {
 		return fmt.Errorf("read the note of a layer: %w", err)
 	}
 	if err := p.supported(); err != nil {
-		return fmt.Errorf("layer %s of %s was not fetched, and can't be mounted any more (%w): `optbuild prune -a` makes room for all of it", l.Digest, l.Ref, err)
+		return fmt.Errorf("layer %s of %s was not fetched, and can't be mounted any more: %w", l.Digest, l.Ref, err)
 	}
 	return p.mount(l, nil)
 }
