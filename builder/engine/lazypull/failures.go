@@ -82,7 +82,7 @@ func (e stepExecutor) Run(ctx context.Context, id string, root executor.Mount, m
 	rec, err := e.Executor.Run(snapshot.WithOneDevice(ctx), id, root, mounts, process, started)
 	if failure := e.p.failures.since(before); failure != nil {
 		if err != nil {
-			return rec, fmt.Errorf("%w (%w)", failure, err)
+			return rec, fmt.Errorf("%w (%v)", failure, err) // not as the exit code of the step, which is what would be shown
 		}
 		return rec, failure
 	}
