@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/archive"
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"golang.org/x/sys/unix"
 )
 
@@ -195,6 +197,25 @@ func TestDamaged(t *testing.T) {
 		}
 		if got, err := os.ReadFile(filepath.Join(o.dir, "good")); err != nil || !bytes.Equal(got, random(3<<20)) {
 			t.Errorf("good: %d bytes, %v", len(got), err)
+		}
+	})
+	t.Run("another content", func(t *testing.T) { // well compressed, at the same places, under the table of the first
+		b := estargzOf(t, archived(t, list))
+		other := slices.Clone(list)
+		other[0].content = slices.Clone(list[0].content)
+		slices.Reverse(other[0].content)
+		o := estargzOf(t, archived(t, other))
+		table, _, err := estargz.OpenFooter(io.NewSectionReader(bytes.NewReader(b.bytes), 0, int64(len(b.bytes))))
+		if err != nil || len(o.bytes) < int(table) {
+			t.Fatal(err)
+		}
+		copy(b.bytes[:table], o.bytes)
+		m := mounted(t, b)
+		if got, err := os.ReadFile(filepath.Join(m.dir, "bad")); !errors.Is(err, unix.EIO) {
+			t.Errorf("got %d bytes, %v", len(got), err)
+		}
+		if len(m.failed) == 0 || !strings.Contains(m.failed[0], "not verified") {
+			t.Errorf("told %q", m.failed)
 		}
 	})
 	t.Run("gone", func(t *testing.T) {
