@@ -18,6 +18,7 @@ type failures struct {
 	mu   sync.Mutex
 	list []error // the last ones
 	n    int
+	next chan struct{} // closed at the next one; nil if nobody waits
 }
 
 // maxFailures are kept.
@@ -27,16 +28,24 @@ func (f *failures) add(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.n++
+	if f.next != nil {
+		close(f.next)
+		f.next = nil
+	}
 	f.list = append(f.list, err)
 	if len(f.list) > maxFailures {
 		f.list = f.list[1:]
 	}
 }
 
-func (f *failures) count() int {
+// coming returns how many there were, and what is closed at the next one.
+func (f *failures) coming() (int, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.n
+	if f.next == nil {
+		f.next = make(chan struct{})
+	}
+	return f.n, f.next
 }
 
 // since returns the first failure after so many; nil if there is none.
@@ -68,7 +77,7 @@ func (p *Puller) fail(l layer, reason string) {
 	logrus.WithError(err).Debug("a reader gets an I/O error")
 }
 
-// Executor fails a step during which a layer could not be read, whatever becomes of the step: it may have taken the error for a file that is not there. The layer need not be one of its own; to know
+// Executor ends a step, and fails it, during which a layer could not be read, whatever becomes of the step: it may have taken the error for a file that is not there. The layer need not be one of its own; to know
 // which is would be worth little, since a registry that is gone is gone for all.
 func (p *Puller) Executor(e executor.Executor) executor.Executor { return stepExecutor{e, p} }
 
@@ -78,8 +87,21 @@ type stepExecutor struct {
 }
 
 func (e stepExecutor) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
-	before := e.p.failures.count()
+	before, next := e.p.failures.coming()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		select {
+		case <-next: // what is read from now on would have to be waited for, too
+			cancel()
+		case <-ended:
+		}
+	})
 	rec, err := e.Executor.Run(snapshot.WithOneDevice(ctx), id, root, mounts, process, started)
+	close(ended)
+	wait.Wait()
 	if failure := e.p.failures.since(before); failure != nil {
 		if err != nil {
 			return rec, fmt.Errorf("%w (%v)", failure, err) // not as the exit code of the step, which is what would be shown

@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	// stallWait is for how long a registry may send nothing. A request is made twice: whoever reads a file gets his error within ten seconds.
+	// stallWait is for how long a registry may send less than stallBytes. A request is made twice: whoever reads a file gets his error within ten seconds.
 	stallWait   = 4 * time.Second
+	stallBytes  = 16 << 10
 	requestWait = time.Minute
 	unit        = 64 << 10 // what the server asks for are multiples of it
 )
@@ -185,7 +186,7 @@ func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
 		next = http.DefaultTransport
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
-	stalled := time.AfterFunc(stallWait, func() { cancel(fmt.Errorf("%s sends nothing", r.URL.Host)) })
+	stalled := time.AfterFunc(stallWait, func() { cancel(fmt.Errorf("%s sends next to nothing", r.URL.Host)) })
 	resp, err := next.RoundTrip(r.WithContext(ctx))
 	if err != nil {
 		stalled.Stop()
@@ -202,12 +203,16 @@ func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, errRanges
 	}
+	if resp.Header.Get("Content-Type") == "" { // stargz-snapshotter wants to know whether it has several parts
+		resp.Header.Set("Content-Type", "application/octet-stream")
+	}
 	resp.Body = &body{ReadCloser: resp.Body, stalled: stalled, ctx: ctx, cancel: cancel}
 	return resp, nil
 }
 
 type body struct {
 	io.ReadCloser
+	some    int // bytes since the timer was set
 	stalled *time.Timer
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -215,7 +220,8 @@ type body struct {
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
+	if b.some += n; b.some >= stallBytes {
+		b.some = 0
 		b.stalled.Reset(stallWait)
 	}
 	if err != nil && !errors.Is(err, io.EOF) && b.ctx.Err() != nil {
