@@ -41,10 +41,28 @@ demo: build
 	@./integration/install $(DEMO_PACKAGES)
 	go run ./integration/demo -optbuild bin/optbuild
 
-# bench measures optbuild and stock BuildKit in turn; root. BENCH="-n 21 -run no-op -user somebody" are its flags.
-bench: build bin/stock/buildkitd
+# bench measures optbuild and other builders in turn; root. BENCH="S3 W1" is a part of it, BENCH="-n 21 -run no-op -user somebody" are its flags. What was
+# finished before it was stopped is not measured again.
+bench: build bin/stock/buildkitd bin/floor
 	@./integration/install $(DEMO_PACKAGES)
-	go run ./integration/bench -json bin/bench.json $(BENCH)
+	@./integration/install buildah || echo "bench: goes on without buildah" >&2
+	go run ./integration/bench -json bin/bench.jsonl -html bin/bench.html $(BENCH)
+
+bin/floor: $(wildcard integration/bench/floor/*.go) go.mod
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $@ ./integration/bench/floor
+
+# bench-go runs the benchmarks of inner loops and compares them with those of the last time, or of OLD=file.
+BENCH_GO = ./frontend/opt ./frontend/world ./builder/trace ./builder/export ./builder/compress
+OLD ?= bin/bench-go.old
+.PHONY: bench-go
+bench-go: bin/benchstat $(EMBEDDED)/runc.sha256
+	@test ! -e bin/bench-go.new || mv bin/bench-go.new bin/bench-go.old
+	go test -run '^$$' -bench . -count $(or $(COUNT),6) $(BENCH_GO) > bin/bench-go.part || { cat bin/bench-go.part; exit 1; }
+	@mv bin/bench-go.part bin/bench-go.new
+	bin/benchstat $$(test ! -e $(OLD) || echo $(OLD)) bin/bench-go.new
+
+bin/benchstat: integration/bench/stat/go.mod integration/bench/stat/go.sum
+	cd integration/bench/stat && go build -o ../../../$@ golang.org/x/perf/cmd/benchstat
 
 bin/stock/buildkitd: integration/bench/stock/go.mod integration/bench/stock/go.sum
 	cd integration/bench/stock && go build -tags= -ldflags "-s -w" -o ../../../bin/stock/ \

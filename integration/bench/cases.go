@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,19 +24,22 @@ type side struct {
 
 // one is a case: optbuild's side, and stock's if there is one to compare with.
 type one struct {
-	name        string
-	ours, stock side
-	noStock     bool
-	against     string                      // what stock's side is, if it is not stock BuildKit
-	prepare     func(context.Context) error // makes what only this case needs; may be nil. A skipped error is a reason not to run it
+	name string
+	// scenario and workload are what people select by: S0 to S10, W1 to W6; "" if it is none of them.
+	scenario, workload string
+	ours, stock        side
+	noStock            bool
+	against            string                      // what stock's side is, if it is not stock BuildKit
+	prepare            func(context.Context) error // makes what only this case needs; may be nil. A skipped error is a reason not to run it
 	// inside, if it is set, is measured in place of ours: something that takes less than a command does.
 	inside      func(context.Context) (time.Duration, error)
 	processor   bool    // measure processor time, of the command and all of its descendants
 	bound       float64 // of the ratio of times; without stock, of milliseconds
 	memory      bool    // measure peak memory, too
 	memoryBound float64
-	long        bool // runs a third as often
-	asked       bool // runs only if -run has its name
+	long        bool  // runs a third as often
+	asked       bool  // runs only if -run has its name
+	matrix      *cell // of which the case is one; nil
 	// rows, if it is set, measures by itself, after prepare.
 	rows func(ctx context.Context, runs int) ([]Result, error)
 }
@@ -49,26 +53,32 @@ func cases(ctx context.Context, b *bench) ([]*one, error) {
 	}
 	list := []*one{
 		{
-			name: "help", noStock: true, bound: 15,
+			name: "help", scenario: "S0", noStock: true, bound: 15,
 			ours: side{command: func() *exec.Cmd { return exec.Command(b.Optbuild, "--help") }},
 		},
+		{
+			name: "version", scenario: "S0", against: "buildctl", bound: 1,
+			ours:  side{command: func() *exec.Cmd { return exec.Command(b.Optbuild, "--version") }},
+			stock: side{command: func() *exec.Cmd { return b.buildctl("--version") }},
+		},
 		b.build("cold", app, root, "", func(c *one) {
+			c.scenario = "S1"
 			c.bound, c.memory, c.memoryBound, c.long = 1, true, 1.2, true
 			c.ours.ready = func() error { return os.RemoveAll(root) }
 			c.stock.ready = func() error { return b.emptyDaemon(ctx) }
 		}),
-		b.build("no-op", app, root, "", func(c *one) { c.bound = 1 }),
+		b.build("no-op", app, root, "", func(c *one) { c.scenario, c.bound = "S2", 1 }),
 		b.build("one changed file", app, root, "", func(c *one) {
 			edit := func() error {
 				return os.WriteFile(filepath.Join(app, "bench.txt"), []byte(b.next("edit ")), 0o644)
 			}
-			c.ours.ready, c.stock.ready, c.long = edit, edit, true
+			c.scenario, c.ours.ready, c.stock.ready, c.long = "S3", edit, edit, true
 		}),
 	}
 	if b.User != "" {
 		home := filepath.Join(b.Dir, "rootless")
 		list = append(list, b.build("no-op, rootless", app, home, b.User, func(c *one) {
-			c.bound = 1.3
+			c.scenario, c.bound = "S2", 1.3
 			c.ours.ready = func() error {
 				if _, err := os.Stat(home); err == nil {
 					return nil
@@ -78,7 +88,21 @@ func cases(ctx context.Context, b *bench) ([]*one, error) {
 			}
 		}))
 	}
-	return slices.Concat(list, b.replayCases(), b.exportCases(), []*one{b.unchangedCase(), b.largeCase()}, b.coldCases(), b.pairCases()), nil
+	// Cold runners come last: they start a daemon of their own, which stays.
+	return slices.Concat(list, b.matrixCases(), []*one{b.platformsCase(), b.parallelCase(), b.growthCase()},
+		b.replayCases(), b.exportCases(), []*one{b.unchangedCase(), b.largeCase()}, b.pairCases(), placed(b.coldCases())), nil
+}
+
+// placed says which scenario and workload cold runners are about.
+func placed(list []*one) []*one {
+	for _, c := range list {
+		c.scenario = "S4"
+		if strings.Contains(c.name, "-manifest-") {
+			c.scenario = "S5"
+		}
+		c.workload = map[string]string{"npm": "W1", "apt": "W2", "go": "W3"}[c.name[strings.LastIndexByte(c.name, '-')+1:]]
+	}
+	return list
 }
 
 // build is a case that builds the app with both and pushes it.
@@ -213,7 +237,7 @@ func timed(s side, memory bool) (took, used time.Duration, peakBytes int64, err 
 		if s.also != nil {
 			pids = append(pids, s.also()...)
 		}
-		peak = watchMemory(pids, done)
+		peak = watchMemory(pids, done, ownProcess)
 	}
 	err = c.Wait()
 	took = time.Since(begin)

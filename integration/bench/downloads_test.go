@@ -75,3 +75,43 @@ func TestDownloads(t *testing.T) {
 	broken.Store(false)
 	want("/b", "", http.StatusOK, "content of /b", 4)
 }
+
+// TestMirror has a second mirror on the same directory, as a second bench has: what was found is there, what was not is asked for again.
+func TestMirror(t *testing.T) {
+	var asked atomic.Int64
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.URL.Path == "/base/missing" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, "content of "+r.URL.RequestURI())
+	}))
+	defer origin.Close()
+	dir := t.TempDir()
+	for bench := range 2 {
+		mirror := httptest.NewServer(&downloads{dir: dir, origin: origin.URL + "/base", all: map[string]*download{}})
+		defer mirror.Close()
+		get := func(path string) (int, string) {
+			a, err := http.Get(mirror.URL + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Body.Close()
+			b, err := io.ReadAll(a.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return a.StatusCode, string(b)
+		}
+		if status, text := get("/a?b=c"); status != http.StatusOK || text != "content of /base/a?b=c" {
+			t.Errorf("bench %d: %d %q", bench, status, text)
+		}
+		if status, _ := get("/missing"); status == http.StatusOK {
+			t.Errorf("bench %d: what is missing was found", bench)
+		}
+	}
+	if got := asked.Load(); got != 3 {
+		t.Errorf("the origin was asked %d times, want 3", got)
+	}
+}

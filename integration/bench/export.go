@@ -11,20 +11,28 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// exportCases are about what happens after the last step: one layer of the programs, libraries and texts of a Debian is compressed and pushed. Each run measures time,
-// processor time and bytes. The steps were made before, by a build without an image, which compresses nothing.
+// exportCases are about what happens after the last step: one layer of the programs, libraries and texts of a Debian is compressed and pushed, once as they are and
+// once (1g) copied until they take 1 GiB. Each run measures time, processor time and bytes. The steps were made before, by a build without an image, which compresses
+// nothing.
 func (b *bench) exportCases() (list []*one) {
 	for _, c := range []struct {
-		format, against, stockFormat string
-		processor, bytes, wall       float64
+		size, format, against, stockFormat string
+		processor, bytes, wall             float64
 	}{
-		{"gzip", "stock", "gzip", 0.333, 1.025, 0},
-		{"zstd", "stock gzip", "gzip", 0.2, 1, 0.15},
-		{"estargz", "stock", "estargz", 0.2, 1.02, 0},
+		{"", "gzip", "stock", "gzip", 0.333, 1.025, 0},
+		{"", "zstd", "stock gzip", "gzip", 0.2, 1, 0.15},
+		{"", "estargz", "stock", "estargz", 0.2, 1.02, 0},
+		{"1g-", "uncompressed", "stock", "uncompressed", 0, 0, 0},
+		{"1g-", "gzip", "stock", "gzip", 0.333, 1.025, 0},
+		{"1g-", "zstd", "stock", "zstd", 0, 0, 0},
+		{"1g-", "estargz", "stock", "estargz", 0.2, 1.02, 0},
 	} {
-		e := &exportCase{bench: b, format: c.format, stockFormat: c.stockFormat}
-		name := "export-" + c.format
-		list = append(list, &one{name: name, prepare: e.make, rows: func(ctx context.Context, runs int) ([]Result, error) {
+		e := &exportCase{bench: b, format: c.format, stockFormat: c.stockFormat, step: "cp -a /usr /copy"}
+		if c.size != "" {
+			e.step = "mkdir /copy && while [ $(du -sm /copy | cut -f1) -lt 1024 ]; do i=$((i+1)); cp -a /usr /copy/$i; done"
+		}
+		name := "export-" + c.size + c.format
+		list = append(list, &one{name: name, scenario: "S7", prepare: e.make, rows: func(ctx context.Context, runs int) ([]Result, error) {
 			var figures [2][]exportFigures
 			for i := range max(3, runs/3) {
 				order := []int{0, 1}
@@ -71,13 +79,14 @@ type exportFigures struct {
 type exportCase struct {
 	*bench
 	format, stockFormat string
+	step                string // makes the layer
 	dir, root           string
 }
 
 // make writes the project. Its step is known to no rule and no pass.
 func (e *exportCase) make(context.Context) error {
 	e.dir, e.root = filepath.Join(e.Dir, "export"), filepath.Join(e.Dir, "export-state")
-	return writeFiles(e.dir, map[string]string{"Dockerfile": "FROM " + e.registry + "/debian\nARG STAMP\nRUN echo $STAMP > /stamp && cp -a /usr /copy\n"})
+	return writeFiles(e.dir, map[string]string{"Dockerfile": "FROM " + e.registry + "/debian\nARG STAMP\nRUN echo $STAMP > /stamp && " + e.step + "\n"})
 }
 
 // ours measures optbuild's: the command's time and that of all of its processes.

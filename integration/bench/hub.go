@@ -11,18 +11,26 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/optbuild/optbuild/integration/bases"
+	"github.com/optbuild/optbuild/integration/wan"
 )
 
-// hub is the registry. It counts the blobs that it is sent, and can forget all that it has.
+// hub is the registry. It counts what it is asked and sent, and can forget all that it has.
 type hub struct {
 	handler atomic.Pointer[http.Handler]
 	uploads atomic.Int64
+	proxy   *wan.Proxy // counts; in front of handler
 }
 
 func newHub() *hub {
 	h := &hub{}
 	h.empty()
+	h.proxy = wan.NewProxy(h.uncounted())
 	return h
+}
+
+// uncounted is the registry for those who look at it from aside.
+func (h *hub) uncounted() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*h.handler.Load()).ServeHTTP(w, r) })
 }
 
 // quiet is a registry that logs nothing.
@@ -39,7 +47,7 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if sendsBlob(r) {
 		h.uploads.Add(1)
 	}
-	(*h.handler.Load()).ServeHTTP(w, r)
+	h.proxy.ServeHTTP(w, r)
 }
 
 // sendsBlob is true of the request that ends the upload of a blob: one a blob, in whatever way it is sent. A mount from another repository sends

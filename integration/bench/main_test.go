@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestSummarise(t *testing.T) {
 	r := summarise("x", "ms", []float64{30, 10, 20, 40}, []float64{20, 20, 20, 20}, 1)
@@ -36,13 +39,74 @@ func TestBound(t *testing.T) {
 	}{
 		{Result{Optbuild: 7}, ""},
 		{Result{Optbuild: 7, Bound: 8}, "≤ 8"},
-		{Result{Optbuild: 9, Bound: 8}, "≤ 8 missed"},
-		{Result{Optbuild: 9, Stock: 10, Ratio: 0.9, Bound: 0.8}, "≤ 0.8 missed"},
+		{Result{Optbuild: 9, Bound: 8}, "≤ 8 missed?"},
+		{Result{Optbuild: 9, Bound: 8, Low: 8.5, High: 9.5}, "≤ 8 missed"},
+		{Result{Optbuild: 9, Bound: 8, Low: 7, High: 9.5}, "≤ 8 missed?"},
+		{Result{Optbuild: 9, Stock: 10, Ratio: 0.9, Bound: 0.8}, "≤ 0.8 missed?"},
+		{Result{Optbuild: 9, Stock: 10, Ratio: 0.9, Bound: 0.8, Low: 0.85, High: 1.2}, "≤ 0.8 missed"},
 		{Result{Optbuild: 0, Bound: nothing}, "≤ 0"},
 		{Result{Optbuild: 1, Bound: nothing}, "≤ 0 missed"},
 	} {
 		if got := c.r.bound(); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.r, got, c.want)
+		}
+	}
+}
+
+func TestClaim(t *testing.T) {
+	for _, c := range []struct {
+		r    Result
+		want string
+	}{
+		{Result{Optbuild: 7}, ""},
+		{Result{Stock: 1, Ratio: 0.5}, claimOpen},                                  // too few runs
+		{Result{Stock: 1, Ratio: 0.5, Low: 0.4, High: 1.1}, claimOpen},             // perhaps not
+		{Result{Stock: 1, Ratio: 0.5, Low: 0.4, High: 0.9}, claimLess},             // below 1
+		{Result{Stock: 1, Ratio: 1.5, Low: 1.1, High: 2}, claimMore},               // above 1
+		{Result{Stock: 1, Ratio: 0.5, Low: 0.4, High: 0.9, Bound: 0.6}, claimOpen}, // the bar is the bound
+		{Result{Stock: 1, Ratio: 0.5, Low: 0.4, High: 0.6, Bound: 0.6}, claimHeld},
+		{Result{Stock: 1, Ratio: 0.8, Low: 0.7, High: 0.9, Bound: 0.6}, claimMissed},
+		{Result{Optbuild: 10, Low: 9, High: 11, Bound: 15}, claimHeld}, // nothing to compare with
+		{Result{Optbuild: 10, Low: 9, High: 11, Bound: 10}, claimOpen},
+	} {
+		if got := c.r.claim(); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.r, got, c.want)
+		}
+	}
+}
+
+func TestSelection(t *testing.T) {
+	list := []*one{
+		{name: "help", scenario: "S0"}, {name: "S1 W1", scenario: "S1", workload: "W1"}, {name: "S3 W1", scenario: "S3", workload: "W1"},
+		{name: "S3 W2", scenario: "S3", workload: "W2"}, {name: "S10", scenario: "S10"}, {name: "pair-go"}, {name: "export-5g", asked: true},
+	}
+	for _, c := range []struct{ pattern, words, want string }{
+		{"", "", "help, S1 W1, S3 W1, S3 W2, S10, pair-go"},
+		{"", "S3", "S3 W1, S3 W2"},
+		{"", "W1", "S1 W1, S3 W1"},
+		{"", "S3 W1", "S3 W1"},
+		{"", "S1 S3 W1 W2", "S1 W1, S3 W1, S3 W2"},
+		{"W2", "S3", "S3 W2"},
+		{"export-", "", "export-5g"},
+		{"^S1", "", "S1 W1, S10"},
+	} {
+		s, err := newSelection(c.pattern, strings.Fields(c.words))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, o := range list {
+			if s.has(o) {
+				got = append(got, o.name)
+			}
+		}
+		if text := strings.Join(got, ", "); text != c.want {
+			t.Errorf("-run %q %s: %s; want %s", c.pattern, c.words, text, c.want)
+		}
+	}
+	for _, words := range []string{"S11", "W7", "W0", "S3W1", "-n"} {
+		if _, err := newSelection("", []string{words}); err == nil {
+			t.Errorf("%s is no error", words)
 		}
 	}
 }

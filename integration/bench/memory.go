@@ -9,17 +9,15 @@ import (
 	"time"
 )
 
-// watchMemory samples the memory of processes until done is closed, and then gives its peak in bytes. Of the
-// descendants those count that run the same kind of program (an engine, a daemon): not runc, nor what steps run, which is
-// the same on both sides.
-func watchMemory(pids []int, done <-chan struct{}) <-chan int64 {
+// watchMemory samples the memory of processes and those of their descendants that count until done is closed, and then gives its peak in bytes.
+func watchMemory(pids []int, done <-chan struct{}, counts func(pid int) bool) <-chan int64 {
 	peak := make(chan int64, 1)
 	go func() {
 		var most int64
-		t := time.NewTicker(50 * time.Millisecond)
+		t := time.NewTicker(20 * time.Millisecond)
 		defer t.Stop()
 		for {
-			if now := memoryOf(pids); now > most {
+			if now := memoryOf(pids, counts); now > most {
 				most = now
 			}
 			select {
@@ -33,7 +31,7 @@ func watchMemory(pids []int, done <-chan struct{}) <-chan int64 {
 	return peak
 }
 
-func memoryOf(roots []int) (sum int64) {
+func memoryOf(roots []int, counts func(pid int) bool) (sum int64) {
 	children := map[int][]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, f := range stats {
@@ -53,8 +51,11 @@ func memoryOf(roots []int) (sum int64) {
 	return sum
 }
 
-// counts tells optbuild's and BuildKit's own processes by the first word of their command line.
-func counts(pid int) bool {
+func anyProcess(int) bool { return true }
+
+// ownProcess tells optbuild's and BuildKit's own processes by the first word of their command line: an engine, a daemon, but not runc, nor what
+// steps run, which is the same on both sides.
+func ownProcess(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
 		return false

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -45,15 +47,28 @@ func flaskProject(ctx context.Context, b *bench) (*project, error) {
 	maps.Copy(files, pictures("static", 40))
 	maps.Copy(files, map[string]string{
 		"requirements.txt": "flask\nsqlalchemy\npygments\n",
-		"app.py":           "import flask, sqlalchemy, pygments\napp = flask.Flask(__name__)\n",
+		"app.py":           "import flask, sqlalchemy\napp = flask.Flask(__name__)\nmark = '" + marked + "'\n",
 	})
 	top := fmt.Sprintf("FROM %s\nENV PIP_INDEX_URL=%s\nWORKDIR /app\n", image, index)
 	end := "CMD [\"python3\", \"-m\", \"flask\", \"run\"]\n"
-	return b.newProject("flask", files, map[string]string{
+	p, err := b.newProject("flask", files, map[string]string{
 		"naive": top + "COPY . .\nRUN pip install -r requirements.txt\nRUN python3 -m compileall -q .\nRUN python3 -c 'import app'\n" + end,
 		"by-hand": top + "COPY requirements.txt .\nRUN --mount=type=cache,target=/root/.cache/pip pip install -r requirements.txt\n" +
 			"COPY . .\nRUN python3 -m compileall -q . && python3 -c 'import app'\n" + end,
 	})
+	if err == nil {
+		p.edit = "app.py"
+	}
+	return p, err
+}
+
+// flaskManifest drops and adds pygments, which nothing imports.
+func flaskManifest(p *project, serial int) error {
+	list := fmt.Sprintf("flask\nsqlalchemy\n# %d\n", serial)
+	if serial%2 == 0 {
+		list += "pygments\n"
+	}
+	return os.WriteFile(filepath.Join(p.dir, "requirements.txt"), []byte(list), 0o644)
 }
 
 // javaProject compiles 60 classes in one stage and runs them in another.

@@ -29,7 +29,7 @@ type pair struct {
 	needs   []string // files that the image must have, whatever it was built with
 }
 
-// pairCases are about the image as a whole. They come last: they empty the registry.
+// pairCases are about the image as a whole. They empty the registry.
 func (b *bench) pairCases() (list []*one) {
 	for _, p := range []*pair{
 		{name: "debian", project: b.once(debianProject), base: "debian:12", apt: true,

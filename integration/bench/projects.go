@@ -19,6 +19,7 @@ type project struct {
 	naive, byHand, fresh string
 	edit                 string // the source file that is changed, below dir
 	serial               int
+	marked               int // the serial number that its mark has, see workloads.go
 }
 
 // change edits one source file.

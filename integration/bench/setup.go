@@ -20,6 +20,7 @@ import (
 type bench struct {
 	options
 	registry  string // host:port
+	aside     string // the same registry at another port, where nothing is counted: for looking at what was pushed
 	daemon    *exec.Cmd
 	address   string // of buildkitd
 	config    string // buildkitd.toml, which both sides read
@@ -29,6 +30,8 @@ type bench struct {
 	pushed    map[string]bool // base images with tools, by name
 	images    []bases.Base    // that were pushed before anything was built
 	downloads string          // address of the proxy for packages, once it runs
+	running   []namedPeer     // builders of the matrix that can be measured; nil: nobody has looked yet
+	last      string          // the workload of the last cell
 	link      *wan.Link       // over which projects are served what they download; nil: directly
 }
 
@@ -39,6 +42,9 @@ func setUp(ctx context.Context, o options) (_ *bench, err error) {
 			b.close()
 		}
 	}()
+	if b.Floor, err = filepath.Abs(b.Floor); err != nil {
+		return nil, err
+	}
 	for _, p := range []*string{&b.Optbuild, &b.Stock, &b.Runc, &b.App} {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return nil, err
@@ -91,15 +97,19 @@ func (b *bench) emptyDaemon(ctx context.Context) error {
 func (b *bench) stockRoot() string { return filepath.Join(b.Dir, "stock") }
 
 func (b *bench) startRegistry(ctx context.Context) error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+	for _, s := range []struct {
+		address *string
+		handler http.Handler
+	}{{&b.registry, b.hub}, {&b.aside, b.hub.uncounted()}} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		srv := &http.Server{Handler: s.handler}
+		go srv.Serve(ln)
+		b.undo = append(b.undo, func() { srv.Close() })
+		*s.address = ln.Addr().String()
 	}
-	srv := &http.Server{Handler: b.hub}
-	go srv.Serve(ln)
-	b.undo = append(b.undo, func() { srv.Close() })
-	b.registry = ln.Addr().String()
-
 	cache, err := bases.CacheDir()
 	if err != nil {
 		return err
@@ -134,14 +144,13 @@ func (b *bench) mirror() error {
 }
 
 func (b *bench) startDaemon(ctx context.Context) error {
-	path := filepath.Join(b.Dir, "path")
-	if _, err := install(b.Runc, filepath.Join(path, "runc")); err != nil {
+	if _, err := install(b.Runc, filepath.Join(b.Dir, "path", "runc")); err != nil {
 		return err
 	}
 	b.address = "unix://" + filepath.Join(b.Dir, "buildkitd.sock")
 	b.daemon = exec.Command(filepath.Join(b.Stock, "buildkitd"), "--oci-worker=true", "--containerd-worker=false",
 		"--oci-worker-net=host", "--config", b.config, "--root", b.stockRoot(), "--addr", b.address)
-	b.daemon.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"))
+	b.daemon.Env = b.stockEnvironment()
 	logFile, err := os.Create(filepath.Join(b.Dir, "buildkitd.log"))
 	if err != nil {
 		return err
@@ -163,6 +172,11 @@ func (b *bench) startDaemon(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// stockEnvironment has optbuild's runc as the first one.
+func (b *bench) stockEnvironment() []string {
+	return append(os.Environ(), "PATH="+filepath.Join(b.Dir, "path")+":"+os.Getenv("PATH"))
 }
 
 func (b *bench) buildctl(args ...string) *exec.Cmd {
