@@ -57,7 +57,7 @@ func cases(ctx context.Context, b *bench) ([]*one, error) {
 			ours: side{command: func() *exec.Cmd { return exec.Command(b.Optbuild, "--help") }},
 		},
 		{
-			name: "version", scenario: "S0", against: "buildctl", bound: 1,
+			name: "version", scenario: "S0", against: "buildctl",
 			ours:  side{command: func() *exec.Cmd { return exec.Command(b.Optbuild, "--version") }},
 			stock: side{command: func() *exec.Cmd { return b.buildctl("--version") }},
 		},

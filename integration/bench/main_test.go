@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
 func TestSummarise(t *testing.T) {
@@ -107,6 +109,41 @@ func TestSelection(t *testing.T) {
 	for _, words := range []string{"S11", "W7", "W0", "S3W1", "-n"} {
 		if _, err := newSelection("", []string{words}); err == nil {
 			t.Errorf("%s is no error", words)
+		}
+	}
+}
+
+// TestTable looks at the rows of the whole table: names are unique, what people select by exists, and names of workloads can be parts of names of images.
+func TestTable(t *testing.T) {
+	dir := t.TempDir()
+	b := &bench{options: options{App: "../demo/app", Dir: dir}}
+	list, err := cases(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, scenarios, workloads := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, c := range list {
+		// Rows that compare one thing with two others have one name.
+		if key := c.name + "/" + c.against; names[key] {
+			t.Errorf("there are two cases %q", key)
+		} else {
+			names[key] = true
+		}
+		scenarios[c.scenario], workloads[c.workload] = true, true
+		if c.matrix != nil {
+			if _, err := name.ParseReference("127.0.0.1:1/"+strings.ToLower(c.matrix.workload.name)+"-naive/x:latest", name.Insecure); err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+	}
+	for _, want := range strings.Fields("S0 S1 S2 S3 S4 S5 S6 S7 S8 S9 S10") {
+		if !scenarios[want] {
+			t.Errorf("no case is about %s", want)
+		}
+	}
+	for _, want := range strings.Fields("W1 W2 W3 W4 W5 W6") {
+		if !workloads[want] {
+			t.Errorf("no case is about %s", want)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func (b *bench) matrixCases() (list []*one) {
 			what := s.what
 			s.name, s.bound, s.long = "S8", 1, true
 			s.what = "context of " + strconv.Itoa(files) + " files, " + what
-			list = append(list, b.cell(s, w, "S8 "+w.name+", "+what))
+			list = append(list, b.cell(s, w, "S8 "+strconv.Itoa(files)+" files, "+what))
 		}
 	}
 	return list

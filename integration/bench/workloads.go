@@ -10,7 +10,7 @@ import (
 
 // workload is a project that is built as people write its Dockerfile, and as an expert does.
 type workload struct {
-	name     string // "W1": what people select by
+	name     string // "W1": what people select by. Part of the names of images: letters, digits and hyphens
 	what     string
 	generate func(context.Context, *bench) (*project, error)
 	apt      bool   // its steps download from Debian's mirrors: through a proxy that fetches once
@@ -40,7 +40,7 @@ func (b *bench) workloads() []*workload {
 // filesWorkload copies very many files, and does nothing with them.
 func (b *bench) filesWorkload(files int) *workload {
 	return &workload{
-		name: fmt.Sprintf("%d files", files), what: "COPY . .", onlyNaive: true, made: "srv/main.txt",
+		name: fmt.Sprintf("files-%d", files), what: "COPY . .", onlyNaive: true, made: "srv/main.txt",
 		generate: func(_ context.Context, b *bench) (*project, error) {
 			content := map[string]string{"main.txt": marked + "\n"}
 			for i := range files {
