@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -190,6 +191,11 @@ func (c *cell) build(ctx context.Context, k contender, round int) (Build, error)
 		return f, err
 	}
 	f.Side, f.Round = k.String(), round
+	for line := range bytes.Lines(logs[0]) { // it has to do with what was measured
+		if bytes.HasPrefix(line, []byte("optbuild: warning")) {
+			fmt.Fprintf(os.Stderr, "  %s: %s", k, line)
+		}
+	}
 	if f.Steps, err = k.steps(j, logs[0]); err != nil || k.dockerfile == "" {
 		return f, err
 	}

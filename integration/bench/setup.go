@@ -123,7 +123,9 @@ func (b *bench) startRegistry(ctx context.Context) error {
 			return err
 		}
 		if image.Name == "debian" {
-			image.Name = "library/debian:12" // see mirror
+			if image, err = b.official(image, "library/debian:12"); err != nil { // see mirror
+				return err
+			}
 			if err := b.offer(ctx, image); err != nil {
 				return err
 			}

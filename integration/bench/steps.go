@@ -23,7 +23,7 @@ func loggedSteps(log []byte) (s Steps, err error) {
 			continue
 		}
 		switch step.Outcome {
-		case "executed", "unwatched":
+		case "executed", "unwatched", "failed", "canceled": // a build whose step failed is made again, as it is written
 			s.Executed++
 		case "replayed":
 			s.Replayed++

@@ -7,8 +7,9 @@ func TestSteps(t *testing.T) {
 {"step":"COPY . .","outcome":"executed"}
 {"step":"RUN npm ci","outcome":"replayed"}
 {"step":"WORKDIR /app","outcome":"cached"}
+{"step":"RUN apt-get update","outcome":"failed"}
 `))
-	if want := (Steps{1, 1, 1}); logged != want || err != nil {
+	if want := (Steps{2, 1, 1}); logged != want || err != nil {
 		t.Errorf("optbuild's: %+v, %v; want %+v", logged, err, want)
 	}
 	if _, err := loggedSteps([]byte(`{"step":"RUN x","outcome":"dreamt"}`)); err == nil {
