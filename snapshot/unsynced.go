@@ -48,7 +48,7 @@ func (u *Unsynced) mounts(mounts []mount.Mount) []mount.Mount {
 }
 
 // Unmounted takes away the marks that the kernel leaves in the work directories, and for which it would refuse to mount the
-// snapshots again. The files are in the page cache, so that only a crash of the machine could lose them, and such a crash
+// snapshots again. It is called each time that what Mounts returned has been unmounted. The files are in the page cache, so that only a crash of the machine could lose them, and such a crash
 // empties the cache.
 func (u *Unsynced) Unmounted() error {
 	u.mu.Lock()
@@ -57,7 +57,6 @@ func (u *Unsynced) Unmounted() error {
 	for _, work := range u.work {
 		errs = append(errs, os.RemoveAll(filepath.Join(work, "work", "incompat")))
 	}
-	u.work = nil
 	return errors.Join(errs...)
 }
 

@@ -16,6 +16,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/executor"
 	resourcestypes "github.com/moby/buildkit/executor/resources/types"
 	"github.com/moby/buildkit/frontend"
@@ -80,16 +81,11 @@ func (e steps) Run(ctx context.Context, id string, root executor.Mount, mounts [
 	if !e.s.supported() {
 		return e.Executor.Run(ctx, id, root, mounts, process, started)
 	}
-	r := &rootfs{Mountable: root.Src}
-	root.Src = r
-	rec, err := e.Executor.Run(ctx, id, root, mounts, process, started)
-	if uerr := r.unmounted(); uerr != nil {
-		logrus.WithError(uerr).Warn("tidy up after a step that did not sync")
-	}
-	return rec, err
+	root.Src = &rootfs{Mountable: root.Src}
+	return e.Executor.Run(ctx, id, root, mounts, process, started)
 }
 
-// rootfs is the root file system of one run.
+// rootfs is the root file system of one run. An executor may mount it several times, one after another: to look for a program first, say.
 type rootfs struct {
 	executor.Mountable
 	mounted []*snapshot.Unsynced
@@ -97,16 +93,39 @@ type rootfs struct {
 
 func (r *rootfs) Mount(ctx context.Context, readonly bool) (executor.MountableRef, error) {
 	ctx, u := snapshot.WithoutSync(ctx)
+	ref, err := r.Mountable.Mount(ctx, readonly)
+	if err != nil {
+		return nil, err
+	}
+	// A mutable snapshot keeps its mounts, so that only the first of these may have been asked for directories.
 	r.mounted = append(r.mounted, u)
-	return r.Mountable.Mount(ctx, readonly)
+	return rootfsRef{ref, r}, nil
 }
 
-// unmounted is called when the run has ended: the executor unmounts what it has mounted.
-func (r *rootfs) unmounted() (err error) {
+type rootfsRef struct {
+	executor.MountableRef
+	r *rootfs
+}
+
+// Mount returns what to mount, and what is called when it has been unmounted.
+func (m rootfsRef) Mount() ([]mount.Mount, func() error, error) {
+	mounts, release, err := m.MountableRef.Mount()
+	if err != nil {
+		return nil, nil, err
+	}
+	return mounts, func() error {
+		m.r.unmounted()
+		if release == nil {
+			return nil
+		}
+		return release()
+	}, nil
+}
+
+func (r *rootfs) unmounted() {
 	for _, u := range r.mounted {
-		if uerr := u.Unmounted(); uerr != nil {
-			err = uerr
+		if err := u.Unmounted(); err != nil {
+			logrus.WithError(err).Warn("tidy up after a step that did not sync")
 		}
 	}
-	return err
 }

@@ -3,8 +3,12 @@ package unsynced
 import (
 	"context"
 	"errors"
+	"os"
+	"slices"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/moby/buildkit/executor"
 	resourcestypes "github.com/moby/buildkit/executor/resources/types"
 	"github.com/moby/buildkit/frontend"
@@ -12,7 +16,10 @@ import (
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
+	"github.com/moby/sys/user"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/optbuild/optbuild/snapshot"
 )
 
 // fake is an executor that mounts all that it is given, and keeps the contexts that it does so with.
@@ -37,7 +44,7 @@ type place struct{ ctx context.Context }
 
 func (p *place) Mount(ctx context.Context, _ bool) (executor.MountableRef, error) {
 	p.ctx = ctx
-	return nil, nil
+	return activeRef{}, nil
 }
 
 // TestRun: only the root file system is mounted without sync, and only where that is possible.
@@ -59,6 +66,77 @@ func TestRun(t *testing.T) {
 		}
 	}
 }
+
+// TestMountAgain: an executor may mount the root file system more than once, as one that looks for a program in it does. A mutable snapshot keeps the mounts that it was asked for first.
+func TestMountAgain(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root may mount")
+	}
+	if err := snapshot.CanSkipSync(t.TempDir()); err != nil {
+		t.Skipf("this machine can't: %v", err)
+	}
+	choice, err := snapshot.Choose(t.TempDir(), "overlayfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := choice.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := l.Prepare(t.Context(), "below", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Commit(t.Context(), "layer", "below"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Prepare(t.Context(), "step", "layer"); err != nil {
+		t.Fatal(err)
+	}
+	root := &rootfs{Mountable: &active{layers: l, key: "step"}}
+	for i := range 3 {
+		ref, err := root.Mount(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mounts, release, err := ref.Mount()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(mounts[0].Options, "volatile") {
+			t.Fatalf("mounted with %v", mounts[0].Options)
+		}
+		at := t.TempDir()
+		if err := mount.All(mounts, at); err != nil {
+			t.Fatalf("mount %d: %v", i, err)
+		}
+		if err := mount.UnmountAll(at, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// active is a mutable snapshot.
+type active struct {
+	layers snapshots.Snapshotter
+	key    string
+	mounts []mount.Mount
+}
+
+func (a *active) Mount(ctx context.Context, _ bool) (_ executor.MountableRef, err error) {
+	if a.mounts == nil {
+		a.mounts, err = a.layers.Mounts(ctx, a.key)
+	}
+	return activeRef{a}, err
+}
+
+type activeRef struct{ *active }
+
+func (a activeRef) Mount() ([]mount.Mount, func() error, error) { return a.mounts, nil, nil }
+func (activeRef) IdentityMapping() *user.IdentityMapping        { return nil }
 
 // TestWorker: a vertex has the executor that it is marked for.
 func TestWorker(t *testing.T) {
