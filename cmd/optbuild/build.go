@@ -19,6 +19,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder"
 	"github.com/optbuild/optbuild/builder/load"
+	"github.com/optbuild/optbuild/builder/nodes"
 	"github.com/optbuild/optbuild/builder/outcome"
 	"github.com/optbuild/optbuild/builder/process"
 	"github.com/optbuild/optbuild/builder/registry"
@@ -134,6 +135,7 @@ type build struct {
 	state   string // the state directory; set when the engine runs
 	told    told
 	checks  checks
+	fleet   *fleet    // nil if everything is built here
 	steps   toldBuild // what became of them; set when the build has ended
 
 	report     *frontend.Report // of the compiler, nil if there is none; set when the build has ended
@@ -195,6 +197,10 @@ func newBuild(c *cli.Context, shared bool) (*build, error) {
 	if b.solve, err = request.New(c.Context, r, frontend.Name); err != nil {
 		return nil, buildInputError(err)
 	}
+	if err := b.useNodes(c); err != nil {
+		b.solve.Discard()
+		return nil, err
+	}
 	auth, err := registry.Auth(registries, docker)
 	if err != nil {
 		return nil, err
@@ -247,9 +253,12 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 		return nil, nil, err
 	}
 	var resp *client.SolveResponse
-	if b.solve.Call != nil {
+	switch {
+	case b.solve.Call != nil:
 		resp, err = b.call(ctx, conn, show.statuses())
-	} else {
+	case b.fleet != nil:
+		resp, err = b.solveWithNodes(ctx, conn, show)
+	default:
 		resp, err = conn.Client.Solve(ctx, nil, b.solve.SolveOpt, show.statuses())
 	}
 	ended()
@@ -266,6 +275,7 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 	err = conn.Explain(err)
 	var lost *process.LostError
 	var unreadable *request.InputError
+	var gone *nodes.UnavailableError
 	switch {
 	case err == nil:
 	case errors.As(context.Cause(ctx), &unreadable):
@@ -274,6 +284,8 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 		return nil, nil, err
 	case ctx.Err() != nil: // interrupted: nothing that the Dockerfile's author did
 		return nil, nil, err
+	case errors.As(err, &gone):
+		return nil, nil, nodeError(gone)
 	default:
 		err = lostCache(b.explain(err, rec, show), rec)
 	}
@@ -357,7 +369,7 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse, account *exp
 	}
 	if !b.told.quiet {
 		tellLayers(resp.ExporterResponse)
-		for _, line := range slices.Concat(b.solve.Notes, b.steps.summary()) {
+		for _, line := range slices.Concat(b.solve.Notes, b.fleet.notes(), b.steps.summary()) {
 			warn(line)
 		}
 		if line := b.solve.Changed(); line != "" {

@@ -46,6 +46,7 @@ func buildFlags() []cli.Flag {
 		text("metadata-file", "`FILE` that receives the result's metadata, as JSON"),
 		&cli.StringFlag{Name: "network", Usage: "network of RUN steps: default, host, none", Value: "default", Aliases: []string{"net"}},
 		on("no-cache", "run every step"),
+		list("node", "BuildKit daemon that builds some platforms, `PLATFORM=ADDRESS`[,cacert=FILE,cert=FILE,key=FILE]: tcp://, unix://, ssh://, kube-pod://, docker-container:// (default: those that $"+nodeEnv+" names)"),
 		list("no-cache-filter", "run every step of these stages"),
 		list("output", "where the result goes: a `DIRECTORY`, or type=image|registry|local|tar|oci|docker,dest=… (default: the local store)", "o"),
 		text("partial", "push the image as a part of the index `REFERENCE`, which other machines push other platforms of"),

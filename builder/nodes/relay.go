@@ -1,0 +1,89 @@
+package nodes
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// relay passes the progress of a node on, with digests of its own, below a line that says where it comes from.
+type relay struct {
+	in       chan *client.SolveStatus // the client closes it
+	done     chan struct{}
+	out      func(*client.SolveStatus)
+	platform string
+	address  string
+}
+
+func newRelay(out func(*client.SolveStatus), platform, address string) *relay {
+	r := &relay{make(chan *client.SolveStatus), make(chan struct{}), out, platform, address}
+	r.say("on " + address)
+	go func() {
+		defer close(r.done)
+		for s := range r.in {
+			r.out(r.translate(s))
+		}
+	}()
+	return r
+}
+
+// say shows a line between the steps.
+func (r *relay) say(line string) {
+	now := time.Now()
+	name := "[" + r.platform + "] " + line
+	r.out(&client.SolveStatus{Vertexes: []*client.Vertex{{Digest: Salt(r.address, name+now.String()), Name: name, Started: &now, Completed: &now}}})
+}
+
+// end is called when the client is done. A lost node is a line, and no step that failed.
+func (r *relay) end(err error) {
+	<-r.done
+	var lost *LostError
+	if errors.As(err, &lost) {
+		r.say("lost " + lost.Error())
+	}
+}
+
+func (r *relay) salt(d digest.Digest) digest.Digest { return Salt(r.address, d.String()) }
+
+// salted makes the error of a step point at the vertex that was shown.
+func (r *relay) salted(err error) error {
+	var v *errdefs.VertexError
+	if errors.As(err, &v) {
+		v.Vertex.Digest = r.salt(digest.Digest(v.Vertex.Digest)).String()
+	}
+	return err
+}
+
+func (r *relay) translate(s *client.SolveStatus) *client.SolveStatus {
+	t := &client.SolveStatus{}
+	for _, v := range s.Vertexes {
+		c := *v
+		v = &c
+		v.Digest = r.salt(v.Digest)
+		v.Inputs = slices.Clone(v.Inputs)
+		for i, d := range v.Inputs {
+			v.Inputs[i] = r.salt(d)
+		}
+		t.Vertexes = append(t.Vertexes, v)
+	}
+	for _, st := range s.Statuses {
+		c := *st
+		c.Vertex = r.salt(st.Vertex)
+		t.Statuses = append(t.Statuses, &c)
+	}
+	for _, l := range s.Logs {
+		c := *l
+		c.Vertex = r.salt(l.Vertex)
+		t.Logs = append(t.Logs, &c)
+	}
+	for _, w := range s.Warnings {
+		c := *w
+		c.Vertex = r.salt(w.Vertex)
+		t.Warnings = append(t.Warnings, &c)
+	}
+	return t
+}
