@@ -141,10 +141,11 @@ func able(c gwclient.Client, platform string) error {
 			return nil
 		}
 	}
-	if _, err := emulation.Find(want.Architecture, exec.LookPath); err != nil {
-		return err
+	if want.OS != "linux" {
+		return fmt.Errorf("it runs linux, not %s", want.OS)
 	}
-	return nil
+	_, err = emulation.Find(want.Architecture, exec.LookPath)
+	return err
 }
 
 // result makes the image a result of the engine, which has its blobs.

@@ -45,11 +45,11 @@ const grace = 2 * time.Second
 // choose asks the candidates at once and takes the least busy one of those that answer, or the first one if that is idle. It is none if no node can do it; then, and only then, all are in lost.
 // The chosen one has one solve more until it is left.
 func (f *Fleet) choose(ctx context.Context, platform string, candidates []*node) (*chosen, []lostNode) {
-	ctx, cancel := context.WithTimeout(ctx, f.patience)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan answer, len(candidates))
 	for _, n := range candidates {
-		go func() { answers <- f.ask(ctx, n, platform) }()
+		go func() { answers <- ask(ctx, n, platform) }()
 	}
 	var there []answer
 	var lost []lostNode
@@ -110,7 +110,9 @@ func (f *Fleet) take(there []answer, order []*node, must bool) *chosen {
 }
 
 // ask finds out whether a node is there, builds the platform, and how busy it is.
-func (f *Fleet) ask(ctx context.Context, n *node, platform string) (a answer) {
+func ask(ctx context.Context, n *node, platform string) (a answer) {
+	ctx, cancel := context.WithTimeout(ctx, n.Timeout)
+	defer cancel()
 	a.node = n
 	c, err := n.dial(ctx)
 	if err != nil {
@@ -124,7 +126,7 @@ func (f *Fleet) ask(ctx context.Context, n *node, platform string) (a answer) {
 	if err != nil {
 		c.Close()
 		if ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			err = fmt.Errorf("no answer in %s", f.patience)
+			err = fmt.Errorf("no answer in %s", n.Timeout)
 		}
 		a.err = plain(err)
 		return a

@@ -26,14 +26,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 // Fleet is the nodes of one build. Its methods may be called concurrently.
 type Fleet struct {
 	nodes []*node
-	// Patience is how long a node may keep silent before it is lost.
-	patience time.Duration
 
 	mu    sync.Mutex
 	notes []string
@@ -45,12 +42,9 @@ type node struct {
 	solves int // that this build has there; guarded by Fleet.mu
 }
 
-// silence is how long a node may not answer: BuildKit's own bound for clients (session/grpc.go).
-const silence = 30 * time.Second
-
 // New returns a fleet. The order of the nodes counts where all else is equal.
 func New(list []Node) *Fleet {
-	f := &Fleet{patience: silence}
+	f := &Fleet{}
 	for _, n := range list {
 		f.nodes = append(f.nodes, &node{Node: n})
 	}
@@ -109,7 +103,7 @@ func (e *UnavailableError) Error() string {
 func (e *UnavailableError) Unwrap() error { return e.Own }
 
 // errSilent says that a node has stopped answering.
-var errSilent = errors.New("does not answer any more")
+var errSilent = errors.New("it does not answer any more")
 
 // part builds a platform on the least busy of its nodes, and on the next one when that is lost. The error is a *LostError of each node that was tried, joined in
 // lost, or that of the build.

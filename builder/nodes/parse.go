@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client/connhelper"
@@ -33,16 +34,21 @@ type Node struct {
 	Address string
 	// CACert, Cert and Key are files in PEM form, for tcp:// with TLS; ServerName is the name in the daemon's certificate if that is not the address's.
 	CACert, Cert, Key, ServerName string
+	// Timeout is how long the daemon may keep silent before it is lost.
+	Timeout time.Duration
 }
 
+// silence is how long a node may keep silent if nothing else is said: BuildKit's own bound for its clients (session/grpc.go).
+const silence = 30 * time.Second
+
 // Form is how a node is written.
-const Form = "PLATFORM[,PLATFORM…]=ADDRESS[,cacert=FILE,cert=FILE,key=FILE,servername=NAME]"
+const Form = "PLATFORM[,PLATFORM…]=ADDRESS[,cacert=FILE,cert=FILE,key=FILE,servername=NAME,timeout=30s]"
 
 // schemes are those that BuildKit's client has a way to. All but the first two start a program of that name, which starts `buildctl dial-stdio` at the other end.
 var schemes = []string{"tcp", "unix", "ssh", "kube-pod", "docker-container", "podman-container", "nerdctl-container"}
 
-// keys are the attributes of a node: those of `docker buildx create --driver remote --driver-opt`.
-var keys = []string{"cacert", "cert", "key", "servername"}
+// keys are the attributes of a node: those of `docker buildx create --driver remote --driver-opt`, and how patient to be.
+var keys = []string{"cacert", "cert", "key", "servername", "timeout"}
 
 // Parse reads a node in its Form. The files that it names are opened.
 func Parse(text string) (n Node, err error) {
@@ -63,7 +69,7 @@ func Parse(text string) (n Node, err error) {
 	if err != nil {
 		return n, err
 	}
-	n.Address = fields[0]
+	n.Address, n.Timeout = fields[0], silence
 	for _, field := range fields[1:] {
 		key, value, ok := strings.Cut(field, "=")
 		if !ok || value == "" {
@@ -79,7 +85,13 @@ func Parse(text string) (n Node, err error) {
 	return n, n.checkTLS()
 }
 
-func (n *Node) set(key, value string) error {
+func (n *Node) set(key, value string) (err error) {
+	if key == "timeout" {
+		if n.Timeout, err = time.ParseDuration(value); err != nil || n.Timeout < time.Second {
+			return fmt.Errorf("timeout=%s is not a time such as 30s, of a second at least", value)
+		}
+		return nil
+	}
 	to := map[string]*string{"cacert": &n.CACert, "cert": &n.Cert, "key": &n.Key, "servername": &n.ServerName}[key]
 	if to == nil {
 		return unknown("key", key, keys)
@@ -138,7 +150,7 @@ func (n *Node) checkTLS() error {
 		return nil
 	}
 	if !strings.HasPrefix(n.Address, "tcp://") {
-		return fmt.Errorf("%s are for tcp:// only", strings.Join(keys, ", "))
+		return errors.New("cacert, cert, key and servername are for tcp:// only")
 	}
 	if (n.Cert == "") != (n.Key == "") {
 		return errors.New("cert and key belong together")

@@ -17,10 +17,11 @@ type relay struct {
 	out      func(*client.SolveStatus)
 	platform string
 	address  string
+	running  map[digest.Digest]*client.Vertex // that have begun and not ended; used by the goroutine until done
 }
 
 func newRelay(out func(*client.SolveStatus), platform, address string) *relay {
-	r := &relay{make(chan *client.SolveStatus), make(chan struct{}), out, platform, address}
+	r := &relay{make(chan *client.SolveStatus), make(chan struct{}), out, platform, address, map[digest.Digest]*client.Vertex{}}
 	r.say("on " + address)
 	go func() {
 		defer close(r.done)
@@ -38,14 +39,28 @@ func (r *relay) say(line string) {
 	r.out(&client.SolveStatus{Vertexes: []*client.Vertex{{Digest: Salt(r.address, name+now.String()), Name: name, Started: &now, Completed: &now}}})
 }
 
-// end is called when the client is done. A lost node is a line, and no step that failed.
+// canceled is what BuildKit says of a step that was ended for a reason that is not its own.
+const canceled = "context canceled"
+
+// end is called when the client is done. A lost node is a line, and no step that failed; what it was at work on has ended, though nobody said so.
 func (r *relay) end(err error) {
 	<-r.done
+	now := time.Now()
+	rest := &client.SolveStatus{}
+	for _, v := range r.running {
+		v.Completed, v.Error = &now, canceled
+		rest.Vertexes = append(rest.Vertexes, v)
+	}
+	if len(rest.Vertexes) > 0 {
+		r.out(rest)
+	}
 	var lost *LostError
 	if errors.As(err, &lost) {
 		r.say("lost " + lost.Error())
 	}
 }
+
+func copied(v client.Vertex) *client.Vertex { return &v }
 
 func (r *relay) salt(d digest.Digest) digest.Digest { return Salt(r.address, d.String()) }
 
@@ -61,14 +76,17 @@ func (r *relay) salted(err error) error {
 func (r *relay) translate(s *client.SolveStatus) *client.SolveStatus {
 	t := &client.SolveStatus{}
 	for _, v := range s.Vertexes {
-		c := *v
-		v = &c
+		v = copied(*v)
 		v.Digest = r.salt(v.Digest)
 		v.Inputs = slices.Clone(v.Inputs)
 		for i, d := range v.Inputs {
 			v.Inputs[i] = r.salt(d)
 		}
 		t.Vertexes = append(t.Vertexes, v)
+		delete(r.running, v.Digest)
+		if v.Started != nil && v.Completed == nil {
+			r.running[v.Digest] = copied(*v)
+		}
 	}
 	for _, st := range s.Statuses {
 		c := *st

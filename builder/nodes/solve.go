@@ -41,7 +41,7 @@ func (f *Fleet) solve(ctx context.Context, n *node, c *client.Client, platform s
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		f.watch(ctx, c, lose)
+		watch(ctx, c, n.Timeout, lose)
 	}()
 	r := newRelay(b.Status, platform, n.Address)
 	p := &part{address: n.Address}
@@ -56,7 +56,7 @@ func (f *Fleet) solve(ctx context.Context, n *node, c *client.Client, platform s
 		return res, err
 	}, r.in)
 	if err != nil && parent.Err() == nil {
-		err = f.blame(ctx, n, c, err)
+		err = n.blame(ctx, c, err)
 	}
 	lose(nil)
 	<-watched
@@ -69,8 +69,8 @@ func (f *Fleet) solve(ctx context.Context, n *node, c *client.Client, platform s
 
 // watch asks the node again and again whether it is there, and gives it up when it keeps silent. A node that is gone for good is not waited for: the connections that are open to
 // it are closed, of which some would wait.
-func (f *Fleet) watch(ctx context.Context, c *client.Client, lose func(error)) {
-	tick := time.NewTicker(f.patience / 6)
+func watch(ctx context.Context, c *client.Client, timeout time.Duration, lose func(error)) {
+	tick := time.NewTicker(timeout / 6)
 	defer tick.Stop()
 	for {
 		select {
@@ -78,7 +78,7 @@ func (f *Fleet) watch(ctx context.Context, c *client.Client, lose func(error)) {
 			return
 		case <-tick.C:
 		}
-		ask, cancel := context.WithTimeout(ctx, f.patience)
+		ask, cancel := context.WithTimeout(ctx, timeout)
 		_, err := c.Info(ask)
 		silent := err != nil && ask.Err() != nil && ctx.Err() == nil
 		cancel()
@@ -91,7 +91,7 @@ func (f *Fleet) watch(ctx context.Context, c *client.Client, lose func(error)) {
 }
 
 // blame says whether an error of a solve is the node's.
-func (f *Fleet) blame(ctx context.Context, n *node, c *client.Client, err error) error {
+func (n *Node) blame(ctx context.Context, c *client.Client, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
 		return &LostError{n.Address, cause}
 	}
@@ -103,7 +103,7 @@ func (f *Fleet) blame(ctx context.Context, n *node, c *client.Client, err error)
 	if errors.As(err, &v) { // it has come to a step
 		return err
 	}
-	ask, cancel := context.WithTimeout(ctx, f.patience)
+	ask, cancel := context.WithTimeout(ctx, n.Timeout)
 	defer cancel()
 	if _, ierr := c.Info(ask); ierr != nil && grpcerrors.Code(ierr) != codes.Unimplemented {
 		return &LostError{n.Address, plain(ierr)}

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/optbuild/optbuild/builder"
+	"github.com/optbuild/optbuild/builder/emulation"
 	"github.com/optbuild/optbuild/builder/nodes"
 	"github.com/optbuild/optbuild/builder/store"
 	"github.com/optbuild/optbuild/frontend"
@@ -173,6 +174,9 @@ func nodeError(err error) error {
 	if !errors.As(err, &gone) {
 		return err
 	}
-	arch := strings.Split(gone.Platform, "/")[1]
-	return withHint(fmt.Errorf("--node: %w", gone), "`buildctl --addr ADDRESS debug workers` shows whether a daemon answers; an emulator (apt-get install qemu-user-static) lets this machine build %s by itself", arch)
+	hint := "`buildctl --addr ADDRESS debug workers` shows whether a daemon answers"
+	if strings.HasPrefix(gone.Platform, "linux/") {
+		hint += "; with an emulator (as root: " + emulation.Install + ") this machine can build it"
+	}
+	return withHint(fmt.Errorf("--node: %w", gone), "%s", hint)
 }
