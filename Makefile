@@ -68,11 +68,11 @@ bin/stock/buildkitd: integration/bench/stock/go.mod integration/bench/stock/go.s
 	cd integration/bench/stock && go build -tags= -ldflags "-s -w" -o ../../../bin/stock/ \
 	  github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
 
-# parity compares images with stock BuildKit's, digest by digest, and tries the frontend's image under stock BuildKit; root.
+# parity compares images with stock BuildKit's, digest by digest, and tries the frontend's image and nodes (build --node) under stock BuildKit; root.
 parity: build bin/stock/buildkitd
 	@./integration/install $(TEST_PACKAGES)
 	cd integration && OPTBUILD_BIN=$(CURDIR)/bin/optbuild STOCK_BUILDKITD=$(CURDIR)/bin/stock/buildkitd STOCK_BUILDCTL=$(CURDIR)/bin/stock/buildctl \
-	  STOCK_RUNC=$(CURDIR)/$(EMBEDDED)/runc go test -count=1 -run '^Test(Parity|FrontendImage)$$'
+	  STOCK_RUNC=$(CURDIR)/$(EMBEDDED)/runc go test -count=1 -run '^Test(Parity|FrontendImage|Nodes)$$'
 
 lint: bin/staticcheck $(EMBEDDED)/runc.sha256
 	@out=$$(git ls-files -co --exclude-standard -- '*.go' | xargs gofmt -l); test -z "$$out" || { echo "run gofmt -w on:"; echo "$$out"; exit 1; }

@@ -132,9 +132,19 @@ func newParityCase(file, dir, registry string) (*parityCase, error) {
 }
 
 // stock is a running buildkitd.
-type stock struct{ addr string }
+type stock struct {
+	addr    string
+	process *os.Process
+}
 
-func startStock(t *testing.T, dir string) *stock {
+// startStock starts a buildkitd with more arguments, and waits until it serves. It ends with the test.
+func startStock(t *testing.T, dir string, args ...string) *stock {
+	t.Helper()
+	return startStockIn(t, dir, 0, args...)
+}
+
+// startStockIn is the same in more namespaces of its own.
+func startStockIn(t *testing.T, dir string, namespaces uintptr, args ...string) *stock {
 	t.Helper()
 	runc := os.Getenv("STOCK_RUNC")
 	if runc == "" {
@@ -146,21 +156,22 @@ func startStock(t *testing.T, dir string) *stock {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := &stock{"unix://" + filepath.Join(dir, "sock")}
+	s := &stock{addr: "unix://" + filepath.Join(dir, "sock")}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(os.Getenv("STOCK_BUILDKITD"), "--root", filepath.Join(dir, "root"), "--addr", s.addr,
+	c := exec.Command(os.Getenv("STOCK_BUILDKITD"), append([]string{"--root", filepath.Join(dir, "root"), "--addr", s.addr,
 		"--config", "/dev/null", "--oci-worker=true", "--oci-worker-gc=false", "--oci-worker-binary", runc, "--containerd-worker=false",
-		"--allow-insecure-entitlement", "security.insecure", "--allow-insecure-entitlement", "network.host")
+		"--allow-insecure-entitlement", "security.insecure", "--allow-insecure-entitlement", "network.host"}, args...)...)
 	c.Stdout, c.Stderr = log, log
 	c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir)
 	// In a mount namespace of its own, so that nothing of it stays mounted.
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Unshareflags: syscall.CLONE_NEWNS}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | namespaces, Unshareflags: syscall.CLONE_NEWNS}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s.process = c.Process
 	ended := make(chan struct{})
 	go func() { c.Wait(); close(ended) }()
 	t.Cleanup(func() {
