@@ -39,9 +39,6 @@ type answer struct {
 	err    error
 }
 
-// grace is how long an answer is waited for when there is one already: a node behind a slow link is no reason to keep an idle one waiting.
-const grace = 2 * time.Second
-
 // choose asks the candidates at once and takes the least busy one of those that answer, or the first one if that is idle. It is none if no node can do it; then, and only then, all are in lost.
 // The chosen one has one solve more until it is left.
 func (f *Fleet) choose(ctx context.Context, platform string, candidates []*node) (*chosen, []lostNode) {
@@ -76,7 +73,7 @@ func (f *Fleet) choose(ctx context.Context, platform string, candidates []*node)
 				return best, lost
 			}
 			if enough == nil {
-				enough = time.After(grace)
+				enough = time.After(f.grace)
 			}
 			continue
 		case <-enough:

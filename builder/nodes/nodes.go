@@ -26,11 +26,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Fleet is the nodes of one build. Its methods may be called concurrently.
 type Fleet struct {
 	nodes []*node
+	// grace is how long other answers are waited for when there is one: a slow link to one node is no reason to keep all others waiting.
+	grace time.Duration
 
 	mu    sync.Mutex
 	notes []string
@@ -44,7 +47,7 @@ type node struct {
 
 // New returns a fleet. The order of the nodes counts where all else is equal.
 func New(list []Node) *Fleet {
-	f := &Fleet{}
+	f := &Fleet{grace: 2 * time.Second}
 	for _, n := range list {
 		f.nodes = append(f.nodes, &node{Node: n})
 	}
