@@ -88,7 +88,11 @@ func (f *Fleet) Build(b Build) (solve gwclient.BuildFunc, failed func() error) {
 				if why := able(c, p); why != nil {
 					return fail(&UnavailableError{p, lost, why})
 				}
-				f.note("%s: built here, since no node is left for it", p)
+				line := p + ": built here, since no node is left for it"
+				if b.alone() && len(foreign(b.Options.CacheExports)) > 0 {
+					line += "; what --cache-to names is not written"
+				}
+				f.note("%s", line)
 				res, err := b.here(ctx, c, []string{p})
 				if err == nil {
 					results[i], err = single(res, p)
@@ -122,6 +126,9 @@ func (b *Build) Own() client.SolveOpt {
 	o := b.Options
 	o.Frontend = ""
 	o.FrontendAttrs = maps.Clone(o.FrontendAttrs) // the client adds to them
+	if b.alone() {
+		o.CacheExports = slices.DeleteFunc(slices.Clone(o.CacheExports), func(e client.CacheOptionsEntry) bool { return foreignCaches[e.Type] })
+	}
 	o.OCIStores = maps.Clone(o.OCIStores)
 	if o.OCIStores == nil {
 		o.OCIStores = map[string]content.Store{}

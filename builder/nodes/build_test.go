@@ -136,7 +136,8 @@ func TestOptions(t *testing.T) {
 			CacheExports:  []client.CacheOptionsEntry{{Type: "registry"}},
 			SharedKey:     "key",
 		},
-		Layers: map[string]string{"compression": "zstd"},
+		Platforms: []string{"linux/amd64", "linux/arm64"},
+		Layers:    map[string]string{"compression": "zstd"},
 	}
 	o := b.options("linux/arm64")
 	if got := strings.Join(dictionary(o.FrontendAttrs), " "); got != "multi-platform=true platform=linux/arm64 target=app" {
@@ -154,6 +155,27 @@ func TestOptions(t *testing.T) {
 	}
 	if _, there := own.OCIStores[storeID]; !there || b.Options.OCIStores != nil {
 		t.Error("the store is not offered to the engine, or to nodes as well")
+	}
+}
+
+// TestCaches has a node write to a cache if it is the only one that would.
+func TestCaches(t *testing.T) {
+	types := func(list []client.CacheOptionsEntry) string {
+		var names []string
+		for _, e := range list {
+			names = append(names, e.Type)
+		}
+		return strings.Join(names, " ")
+	}
+	b := Build{Options: client.SolveOpt{CacheExports: []client.CacheOptionsEntry{{Type: "optbuild"}, {Type: "registry"}, {Type: "inline"}}, FrontendAttrs: map[string]string{}}}
+	for _, c := range []struct{ platforms, node, own string }{
+		{"linux/arm64", "registry", "optbuild inline"},
+		{"linux/arm64 linux/amd64", "", "optbuild registry inline"},
+	} {
+		b.Platforms = strings.Fields(c.platforms)
+		if node, own := types(b.options("linux/arm64").CacheExports), types(b.Own().CacheExports); node != c.node || own != c.own {
+			t.Errorf("%s: the node writes %q, the engine %q; want %q and %q", c.platforms, node, own, c.node, c.own)
+		}
 	}
 }
 

@@ -132,7 +132,11 @@ func (f *Fleet) part(ctx context.Context, platform string, b Build) (*part, []*L
 		var l *LostError
 		switch {
 		case err == nil:
-			f.note("%s: built by %s", platform, n.node.Address)
+			line := fmt.Sprintf("%s: built by %s", platform, n.node.Address)
+			if p.unwatched {
+				line += ", where steps are not watched and replayed"
+			}
+			f.note("%s", line)
 			return p, lost, nil
 		case ctx.Err() != nil:
 			return nil, lost, context.Cause(ctx)

@@ -3,11 +3,14 @@ package nodes
 import (
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/optbuild/optbuild/builder/outcome"
 )
 
 // relay passes the progress of a node on, with digests of its own, below a line that says where it comes from.
@@ -17,11 +20,14 @@ type relay struct {
 	out      func(*client.SolveStatus)
 	platform string
 	address  string
-	running  map[digest.Digest]*client.Vertex // that have begun and not ended; used by the goroutine until done
+	// The rest is for the goroutine until done.
+	running map[digest.Digest]*client.Vertex // that have begun and not ended
+	ran     bool                             // a RUN, not from the cache
+	watched bool                             // one was watched or replayed
 }
 
 func newRelay(out func(*client.SolveStatus), platform, address string) *relay {
-	r := &relay{make(chan *client.SolveStatus), make(chan struct{}), out, platform, address, map[digest.Digest]*client.Vertex{}}
+	r := &relay{in: make(chan *client.SolveStatus), done: make(chan struct{}), out: out, platform: platform, address: address, running: map[digest.Digest]*client.Vertex{}}
 	r.say("on " + address)
 	go func() {
 		defer close(r.done)
@@ -84,6 +90,7 @@ func (r *relay) translate(s *client.SolveStatus) *client.SolveStatus {
 		}
 		t.Vertexes = append(t.Vertexes, v)
 		delete(r.running, v.Digest)
+		r.ran = r.ran || v.Completed != nil && !v.Cached && strings.Contains(v.Name, "] RUN ")
 		if v.Started != nil && v.Completed == nil {
 			r.running[v.Digest] = copied(*v)
 		}
@@ -91,6 +98,9 @@ func (r *relay) translate(s *client.SolveStatus) *client.SolveStatus {
 	for _, st := range s.Statuses {
 		c := *st
 		c.Vertex = r.salt(st.Vertex)
+		if o, ok := outcome.Parse(st); ok && o.Result != outcome.Unwatched {
+			r.watched = true
+		}
 		t.Statuses = append(t.Statuses, &c)
 	}
 	for _, l := range s.Logs {

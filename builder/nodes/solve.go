@@ -31,6 +31,8 @@ type part struct {
 	target  ocispecs.Descriptor // of the manifest
 	// metadata is the frontend's, with keys that are about an image as they are without a platform. The image's configuration is that of the image, as the node made it.
 	metadata map[string][]byte
+	// unwatched says that a RUN ran, and was not watched: most BuildKits do not know how.
+	unwatched bool
 }
 
 // solve has a node solve a platform. The error is a *LostError if it is the node's fault.
@@ -64,6 +66,7 @@ func (f *Fleet) solve(ctx context.Context, n *node, c *client.Client, platform s
 	if err != nil {
 		return nil, r.salted(err)
 	}
+	p.unwatched = r.ran && !r.watched
 	return p, p.read(parent, b.Store, resp.ExporterResponse)
 }
 
@@ -166,15 +169,25 @@ func (b *Build) options(platform string) client.SolveOpt {
 	if o.FrontendAttrs["image-resolve-mode"] == pb.AttrImageResolveModePreferLocal {
 		delete(o.FrontendAttrs, "image-resolve-mode") // what a node once kept under a name is not what the user means
 	}
-	o.CacheImports = slices.DeleteFunc(slices.Clone(o.CacheImports), func(e client.CacheOptionsEntry) bool { return !foreignCaches[e.Type] })
+	o.CacheImports = foreign(o.CacheImports)
 	o.CacheExports = nil
+	if b.alone() {
+		o.CacheExports = foreign(b.Options.CacheExports)
+	}
 	attrs := map[string]string{"tar": "false"}
 	maps.Copy(attrs, b.Layers)
 	o.Exports = []client.ExportEntry{{Type: client.ExporterOCI, Attrs: attrs, OutputStore: b.Store}}
 	return o
 }
 
-// foreignCaches are types of caches that every BuildKit reads.
+// alone reports whether the build has one platform only, so that its node may write to a cache: the last of several that write to one would be what is left.
+func (b *Build) alone() bool { return len(b.Platforms) == 1 }
+
+func foreign(list []client.CacheOptionsEntry) []client.CacheOptionsEntry {
+	return slices.DeleteFunc(slices.Clone(list), func(e client.CacheOptionsEntry) bool { return !foreignCaches[e.Type] })
+}
+
+// foreignCaches are types of caches that every BuildKit reads and writes.
 var foreignCaches = map[string]bool{"registry": true, "local": true, "gha": true, "s3": true, "azblob": true}
 
 // imageKeys are keys of a result's metadata that are about one image.

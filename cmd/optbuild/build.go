@@ -273,6 +273,11 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 		b.steps = b.became(rec, err != nil)
 	}
 	err = conn.Explain(err)
+	if err != nil && !b.told.quiet {
+		for _, line := range b.fleet.notes() {
+			warn(line)
+		}
+	}
 	var lost *process.LostError
 	var unreadable *request.InputError
 	var gone *nodes.UnavailableError

@@ -21,7 +21,7 @@ func TestCI(t *testing.T) {
 	}
 	files := 0
 	for _, e := range entries {
-		if e.Name() == "README.md" {
+		if e.IsDir() || e.Name() == "README.md" { // kubernetes has tests of its own
 			continue
 		}
 		files++

@@ -17,6 +17,7 @@ import (
 	"github.com/optbuild/optbuild/builder"
 	"github.com/optbuild/optbuild/builder/emulation"
 	"github.com/optbuild/optbuild/builder/nodes"
+	"github.com/optbuild/optbuild/builder/scope"
 	"github.com/optbuild/optbuild/builder/store"
 	"github.com/optbuild/optbuild/frontend"
 )
@@ -47,6 +48,7 @@ type fleet struct {
 	*nodes.Fleet
 	platforms []string // of the build
 	index     bool     // also of one platform
+	cached    bool     // a shared cache is used for what is built here
 }
 
 // notes are lines about where platforms were built.
@@ -54,7 +56,11 @@ func (f *fleet) notes() []string {
 	if f == nil {
 		return nil
 	}
-	return f.Fleet.Notes()
+	list := f.Fleet.Notes()
+	if f.cached {
+		list = append(list, "cache: it is read and written for what is built here, not by nodes")
+	}
+	return list
 }
 
 // useNodes decides whether the build needs nodes, and refuses what can't be done with them. It is called when the request is known.
@@ -99,6 +105,7 @@ func (b *build) solveWithNodes(ctx context.Context, conn *builder.Conn, show *di
 		return nil, err
 	}
 	defer end(&err)
+	b.fleet.cached = slices.ContainsFunc(b.solve.CacheImports, func(e client.CacheOptionsEntry) bool { return e.Type == scope.Type })
 	work := nodes.Build{
 		Platforms: b.fleet.platforms, Index: b.fleet.index, Options: b.solve.SolveOpt, Layers: layersForNodes(b.solve.Exports),
 		Frontend: frontend.Build, Store: s, Status: func(s *client.SolveStatus) { show.in <- s },
