@@ -55,7 +55,7 @@ func (f *Fleet) Build(b Build) (solve gwclient.BuildFunc, failed func() error) {
 	fail := func(err error) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if first == nil && !errors.Is(err, context.Canceled) {
+		if err != nil && first == nil && !errors.Is(err, context.Canceled) {
 			first = err
 		}
 		return err
@@ -83,7 +83,7 @@ func (f *Fleet) Build(b Build) (solve gwclient.BuildFunc, failed func() error) {
 				if part != nil {
 					results[i], err = part.result(ctx, c, p)
 					addresses[i] = part.address
-					return err
+					return fail(err)
 				}
 				if why := able(c, p); why != nil {
 					return fail(&UnavailableError{p, lost, why})
@@ -97,14 +97,14 @@ func (f *Fleet) Build(b Build) (solve gwclient.BuildFunc, failed func() error) {
 				if err == nil {
 					results[i], err = single(res, p)
 				}
-				return err
+				return fail(err)
 			})
 		}
 		var ours *gwclient.Result
 		if len(own) > 0 {
 			eg.Go(func() (err error) {
 				ours, err = b.here(ctx, c, own)
-				return err
+				return fail(err)
 			})
 		}
 		if err := eg.Wait(); err != nil {

@@ -76,7 +76,9 @@ func (f *Fleet) Notes() []string {
 func (f *Fleet) note(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.notes = append(f.notes, fmt.Sprintf(format, args...))
+	if line := fmt.Sprintf(format, args...); !slices.Contains(f.notes, line) { // a build that is checked is made twice
+		f.notes = append(f.notes, line)
+	}
 }
 
 // LostError is a node that could not be used, or not to the end.
