@@ -263,7 +263,7 @@ func (e *Engine) steps() worker.Worker {
 	}
 	solving := func(w *base.Worker) worker.Worker { return emulating{keeping(w), w, keeping, e.parts.emulators} }
 	with := func(m bkcache.Manager) worker.Worker { return solving(withManager(e.worker, m)) }
-	return e.parts.profiler.Worker(checking{exporting{compressing{dating{pushing{solving(e.worker), e.eager.uploads}, e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})
+	return e.parts.profiler.Worker(checking{exporting{compressing{dating{attesting{pushing{solving(e.worker), e.eager.uploads}, e.eager.uploads}, e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).

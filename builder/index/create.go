@@ -10,6 +10,8 @@ import (
 	"github.com/moby/buildkit/util/errutil"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/referrer"
 )
 
 // CreateOptions say what an index is made of.
@@ -120,6 +122,10 @@ type InspectedEntry struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Attests is the digest of what an attestation is about.
 	Attests digest.Digest `json:"attests,omitempty"`
+	// Attestations are those that the entry has beside it at its registry, as referrers.
+	Attestations []digest.Digest `json:"attestations,omitempty"`
+	// Unlisted says why the registry did not tell them.
+	Unlisted string `json:"unlisted,omitempty"`
 }
 
 // Inspect shows what a name refers to.
@@ -133,9 +139,21 @@ func (r Registry) Inspect(ctx context.Context, ref string) (Inspection, error) {
 		i.Annotated = s.whole.Annotations
 	}
 	for _, d := range s.entries {
-		i.Entries = append(i.Entries, InspectedEntry{
+		e := InspectedEntry{
 			Name: s.named.Name() + "@" + d.Digest.String(), MediaType: d.MediaType, Platform: platform(d), Size: d.Size, Annotations: d.Annotations, Attests: subject(d),
-		})
+		}
+		if e.Attests == "" { // those in the index are listed by registries, too: they have a subject
+			list, err := referrer.Attestations(ctx, s.fetcher, d.Digest)
+			if err != nil {
+				e.Unlisted = errutil.WithDetails(err).Error()
+			}
+			for _, a := range list {
+				if !slices.ContainsFunc(s.entries, func(d ocispecs.Descriptor) bool { return d.Digest == a.Digest }) {
+					e.Attestations = append(e.Attestations, a.Digest)
+				}
+			}
+		}
+		i.Entries = append(i.Entries, e)
 	}
 	return i, nil
 }

@@ -1,18 +1,14 @@
 package profile
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -23,6 +19,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/referrer"
 )
 
 // Registry keeps profiles beside their images at registries. Its methods may be called concurrently.
@@ -33,15 +31,12 @@ type Registry struct {
 // NewRegistry returns the registries that hosts resolves, with its credentials.
 func NewRegistry(hosts docker.RegistryHosts) Registry { return Registry{hosts} }
 
-// maxManifest bounds manifests and indexes. Registries refuse more than 4 MB (documented by distribution).
-const maxManifest = 4 << 20
-
 // Manifest resolves a name at its registry to the manifest of one platform, and tells the digest of the configuration that it has. ErrNoImage says that the registry does not have it.
 func (r Registry) Manifest(ctx context.Context, named reference.Named, p ocispecs.Platform) (image ocispecs.Descriptor, config digest.Digest, err error) {
 	image, fetcher, err := r.manifest(ctx, named, p)
 	var m ocispecs.Manifest
 	if err == nil {
-		err = fetchJSON(ctx, fetcher, image, &m)
+		err = referrer.FetchJSON(ctx, fetcher, image, &m)
 	}
 	if errdefs.IsNotFound(err) {
 		err = ErrNoImage
@@ -70,7 +65,7 @@ func (r Registry) manifest(ctx context.Context, named reference.Named, p ocispec
 		return d, fetcher, nil
 	}
 	var index ocispecs.Index
-	if err := fetchJSON(ctx, fetcher, d, &index); err != nil {
+	if err := referrer.FetchJSON(ctx, fetcher, d, &index); err != nil {
 		return d, nil, err
 	}
 	matcher := platforms.Only(p)
@@ -112,7 +107,7 @@ func (r Registry) find(ctx context.Context, named reference.Named, p ocispecs.Pl
 	if err != nil {
 		return nil, err
 	}
-	list, err := referrers(ctx, fetcher, image.Digest)
+	list, err := referrer.List(ctx, fetcher, image.Digest, MediaType)
 	if err != nil {
 		return nil, err
 	}
@@ -123,13 +118,13 @@ func (r Registry) find(ctx context.Context, named reference.Named, p ocispecs.Pl
 		return cmp.Or(created(a).Compare(created(b)), cmp.Compare(a.Digest, b.Digest))
 	})
 	var m ocispecs.Manifest
-	if err := fetchJSON(ctx, fetcher, newest, &m); err != nil {
+	if err := referrer.FetchJSON(ctx, fetcher, newest, &m); err != nil {
 		return nil, err
 	}
 	if len(m.Layers) != 1 || m.Layers[0].MediaType != MediaType || m.Layers[0].Size > MaxBytes {
 		return nil, fmt.Errorf("%s is no artifact with a profile", newest.Digest)
 	}
-	b, err := fetch(ctx, fetcher, m.Layers[0])
+	b, err := referrer.Fetch(ctx, fetcher, m.Layers[0])
 	if err != nil {
 		return nil, err
 	}
@@ -155,10 +150,10 @@ func (r Registry) attach(ctx context.Context, repository string, image ocispecs.
 	if err != nil {
 		return artifact, err
 	}
-	blob := descriptor(MediaType, b)
+	blob := referrer.Descriptor(MediaType, b)
 	// Its media type is what registries that don't know artifactType list an artifact as.
 	empty := []byte("{}")
-	config := descriptor(MediaType, empty)
+	config := referrer.Descriptor(MediaType, empty)
 	annotations := map[string]string{ocispecs.AnnotationCreated: at.UTC().Format(time.RFC3339)}
 	manifest, err := json.Marshal(ocispecs.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest, ArtifactType: MediaType,
@@ -168,7 +163,7 @@ func (r Registry) attach(ctx context.Context, repository string, image ocispecs.
 	if err != nil {
 		return artifact, err
 	}
-	artifact = descriptor(ocispecs.MediaTypeImageManifest, manifest)
+	artifact = referrer.Descriptor(ocispecs.MediaTypeImageManifest, manifest)
 	pusher, err := r.resolver().Pusher(ctx, repository+"@"+artifact.Digest.String())
 	if err != nil {
 		return artifact, err
@@ -177,128 +172,14 @@ func (r Registry) attach(ctx context.Context, repository string, image ocispecs.
 		ocispecs.Descriptor
 		content []byte
 	}{{blob, b}, {config, empty}, {artifact, manifest}} {
-		if err := push(ctx, pusher, one.Descriptor, one.content); err != nil {
+		if err := referrer.Push(ctx, pusher, one.Descriptor, one.content); err != nil {
 			return artifact, err
 		}
 	}
 	artifact.ArtifactType, artifact.Annotations = MediaType, annotations
-	return artifact, r.list(ctx, repository, image.Digest, artifact)
-}
-
-// list sees to it that an artifact is found. A registry that knows the referrers API lists it by itself; for others the distribution specification has a tag, an index
-// that clients write.
-func (r Registry) list(ctx context.Context, repository string, image digest.Digest, artifact ocispecs.Descriptor) error {
-	resolver := r.resolver()
-	fetcher, err := resolver.Fetcher(ctx, repository+"@"+image.String())
-	if err != nil {
-		return err
-	}
-	listed, err := referrers(ctx, fetcher, image)
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(listed, func(d ocispecs.Descriptor) bool { return d.Digest == artifact.Digest }) {
-		return nil
-	}
-	tag := repository + ":" + strings.Replace(image.String(), ":", "-", 1)
-	index := ocispecs.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageIndex}
-	_, d, err := resolver.Resolve(ctx, tag)
-	switch {
-	case errdefs.IsNotFound(err):
-	case err != nil:
-		return err
-	case !images.IsIndexType(d.MediaType):
-		return fmt.Errorf("%s is no index of artifacts", tag)
-	default:
-		fetcher, err := resolver.Fetcher(ctx, tag)
-		if err != nil {
-			return err
-		}
-		if err := fetchJSON(ctx, fetcher, d, &index); err != nil {
-			return err
-		}
-	}
-	// Of ours, the new one only: an index that grows with each start of an image would end at the registry's limit.
-	index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispecs.Descriptor) bool { return d.ArtifactType == MediaType })
-	index.Manifests = append(index.Manifests, artifact)
-	b, err := json.Marshal(index)
-	if err != nil {
-		return err
-	}
-	pusher, err := resolver.Pusher(ctx, tag)
-	if err != nil {
-		return err
-	}
-	return push(ctx, pusher, descriptor(ocispecs.MediaTypeImageIndex, b), b)
+	return artifact, referrer.Announce(ctx, r.resolver(), repository, image.Digest, artifact)
 }
 
 func (r Registry) resolver() remotes.Resolver {
 	return docker.NewResolver(docker.ResolverOptions{Hosts: r.hosts, Tracker: docker.NewInMemoryTracker()})
-}
-
-// referrers lists the profiles of an image.
-func referrers(ctx context.Context, f remotes.Fetcher, image digest.Digest) ([]ocispecs.Descriptor, error) {
-	rf, ok := f.(remotes.ReferrersFetcher)
-	if !ok {
-		return nil, fmt.Errorf("%T can't list artifacts: %w", f, errors.ErrUnsupported)
-	}
-	list, err := rf.FetchReferrers(ctx, image, remotes.WithReferrerArtifactTypes(MediaType))
-	if errdefs.IsNotFound(err) {
-		return nil, nil
-	}
-	return list, err
-}
-
-func descriptor(mediaType string, b []byte) ocispecs.Descriptor {
-	return ocispecs.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
-}
-
-func push(ctx context.Context, p remotes.Pusher, d ocispecs.Descriptor, b []byte) error {
-	w, err := p.Push(ctx, d)
-	if errdefs.IsAlreadyExists(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	err = content.Copy(ctx, w, bytes.NewReader(b), d.Size, d.Digest)
-	if errdefs.IsAlreadyExists(err) {
-		return nil
-	}
-	return err
-}
-
-func fetchJSON(ctx context.Context, f remotes.Fetcher, d ocispecs.Descriptor, v any) error {
-	if d.Size > maxManifest {
-		return fmt.Errorf("%s has %d bytes: too many for a manifest", d.Digest, d.Size)
-	}
-	b, err := fetch(ctx, f, d)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("decode %s: %w", d.Digest, err)
-	}
-	return nil
-}
-
-// fetch reads a blob, the size of which is within bounds, and checks it.
-func fetch(ctx context.Context, f remotes.Fetcher, d ocispecs.Descriptor) ([]byte, error) {
-	if err := d.Digest.Validate(); err != nil {
-		return nil, err
-	}
-	r, err := f.Fetch(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, d.Size+1))
-	if err != nil {
-		return nil, err
-	}
-	if d.Digest.Algorithm().FromBytes(b) != d.Digest { // or it is shorter, or longer
-		return nil, fmt.Errorf("what came is not %s", d.Digest)
-	}
-	return b, nil
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/referrer"
 )
 
 var amd64 = ocispecs.Platform{OS: "linux", Architecture: "amd64"}
@@ -165,10 +167,10 @@ func TestHostileProfile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		blob := descriptor(mediaType, content)
+		blob := referrer.Descriptor(mediaType, content)
 		m := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[{"mediaType":"` + mediaType + `","digest":"` + blob.Digest.String() + `","size":` + "5" + `}]}`)
-		d := descriptor(ocispecs.MediaTypeImageManifest, m)
-		if err := errors.Join(push(t.Context(), pusher, blob, content), push(t.Context(), pusher, d, m)); err != nil {
+		d := referrer.Descriptor(ocispecs.MediaTypeImageManifest, m)
+		if err := errors.Join(referrer.Push(t.Context(), pusher, blob, content), referrer.Push(t.Context(), pusher, d, m)); err != nil {
 			t.Fatal(err)
 		}
 		d.ArtifactType = MediaType
@@ -181,7 +183,7 @@ func TestHostileProfile(t *testing.T) {
 		"another size":   {MediaType, "123456789", "what came is not"},
 		"something else": {"text/plain", "12345", "no artifact with a profile"},
 	} {
-		if err := r.list(t.Context(), app.Name(), image.Digest, artifact(c.mediaType, []byte(c.content))); err != nil {
+		if err := referrer.Announce(t.Context(), r.resolver(), app.Name(), image.Digest, artifact(c.mediaType, []byte(c.content))); err != nil {
 			t.Fatal(err)
 		}
 		if p, err := r.Find(t.Context(), app, amd64); err == nil || !strings.Contains(err.Error(), c.want) {

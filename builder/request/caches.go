@@ -1,7 +1,6 @@
 package request
 
 import (
-	"encoding/csv"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,58 +78,4 @@ func cacheEntries(flag string, values, known []string, s *Solve) (list []client.
 		list = append(list, e)
 	}
 	return list, nil
-}
-
-// attestations fills in --attest, --provenance and --sbom; of two for one type the first counts, and --attest comes before
-// the short forms. None is the default: attestations turn the pushed image into an index with an entry for the platform
-// unknown/unknown, which many tools can't read.
-func (r *Request) attestations(s *Solve) error {
-	list := nonEmpty(r.Attest)
-	for _, short := range []struct{ typ, value string }{{"provenance", r.Provenance}, {"sbom", r.SBOM}} {
-		switch on, err := strconv.ParseBool(short.value); {
-		case short.value == "":
-		case err == nil:
-			list = append(list, "type="+short.typ+",disabled="+strconv.FormatBool(!on))
-		default:
-			list = append(list, "type="+short.typ+","+short.value)
-		}
-	}
-	seen := map[string]bool{}
-	for _, v := range list {
-		typ, attrs, err := attributes("attest", v)
-		if err != nil {
-			return err
-		}
-		if typ != "provenance" && typ != "sbom" {
-			return flagErrorf("attest", v, "type is provenance or sbom")
-		}
-		var off bool
-		if d, ok := attrs["disabled"]; ok {
-			if off, err = strconv.ParseBool(d); err != nil {
-				return flagErrorf("attest", v, "disabled is true or false")
-			}
-			delete(attrs, "disabled")
-		}
-		if seen[typ] || off {
-			seen[typ] = true
-			continue
-		}
-		seen[typ] = true
-		fields := []string{"type=" + typ}
-		for k, val := range attrs {
-			fields = append(fields, k+"="+val)
-		}
-		slices.Sort(fields[1:])
-		s.FrontendAttrs["attest:"+typ] = csvLine(fields)
-	}
-	return nil
-}
-
-// csvLine is the list that csvvalue reads back.
-func csvLine(fields []string) string {
-	var b strings.Builder
-	w := csv.NewWriter(&b)
-	_ = w.Write(fields) // a strings.Builder takes everything
-	w.Flush()
-	return strings.TrimSuffix(b.String(), "\n")
 }

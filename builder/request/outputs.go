@@ -110,6 +110,7 @@ func (r *Request) finishOutputs(s *Solve) error {
 			e.Attrs[outcome.AttrStrict] = "true"
 		}
 	}
+	r.beside(s)
 	if err := r.layers(s); err != nil {
 		return err
 	}

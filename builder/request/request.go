@@ -59,6 +59,7 @@ type Request struct {
 	Provenance    string
 	SBOM          string
 	Attest        []string
+	AttestIn      string // AttestInReferrer, AttestInIndex; "" is the first
 	Squash        string // which layers become one, see export.ParseSquash; "" is off
 	Strip         string // what is left out of them, see strip.Parse; "" is off
 	IIDFile       string // checked against the outputs only; the caller writes it

@@ -13,14 +13,17 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/referrer"
 )
 
 // manifest is one image manifest that a target reaches.
 type manifest struct {
 	desc     ocispecs.Descriptor
 	platform ocispecs.Platform // zero if neither the index nor the configuration tells
-	// attestation says that this is provenance or a bill of materials about another manifest of the index.
+	// attestation says that this is provenance or a bill of materials about another manifest of the index, or, in survey.beside, about the one with the digest about.
 	attestation bool
+	about       digest.Digest
 	// complete says that the configuration and all layers are there. The rest is zero when the manifest itself is not.
 	complete bool
 	body     ocispecs.Manifest
@@ -31,6 +34,7 @@ type manifest struct {
 type survey struct {
 	manifests []manifest // in the order of the index
 	complete  bool       // nothing at all is missing
+	beside    []manifest // attestations that are kept beside manifests; nothing of them is missing
 	bytes     int64      // of the blobs that are there, each counted once
 }
 
@@ -146,9 +150,32 @@ func (w *surveyor) visit(ctx context.Context, d ocispecs.Descriptor, depth int) 
 	case images.IsManifestType(d.MediaType):
 		m, err := w.manifest(ctx, d, there)
 		w.manifests = append(w.manifests, m)
-		return err
+		if err != nil || !there {
+			return err
+		}
+		return w.visitBeside(ctx, d.Digest)
 	}
 	return fmt.Errorf("%s is of type %q: neither an index nor a manifest", d.Digest, d.MediaType)
+}
+
+// visitBeside looks for an attestation about a manifest. One of which something is missing counts as none.
+func (w *surveyor) visitBeside(ctx context.Context, about digest.Digest) error {
+	d, ok := referrer.Marked(ctx, w.store, about)
+	if !ok {
+		return nil
+	}
+	before := w.survey
+	if _, err := w.has(ctx, d); err != nil {
+		return err
+	}
+	m, err := w.manifest(ctx, d, true)
+	if err != nil || !m.complete {
+		w.survey = before
+		return err
+	}
+	m.attestation, m.about = true, about
+	w.beside = append(w.beside, m)
+	return nil
 }
 
 func (w *surveyor) manifest(ctx context.Context, d ocispecs.Descriptor, there bool) (manifest, error) {

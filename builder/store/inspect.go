@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -29,7 +30,7 @@ type Inspection struct {
 	RootFS     RootFS
 	Descriptor ocispecs.Descriptor
 	Manifest   ocispecs.Manifest
-	// Manifests lists all that the target reaches.
+	// Manifests lists all that the target reaches, and the attestations beside that.
 	Manifests []InspectedManifest
 }
 
@@ -45,6 +46,7 @@ type InspectedManifest struct {
 	Platform  string
 	Kind      string // "image" or "attestation"
 	Available bool
+	About     digest.Digest `json:",omitempty"` // of an attestation that is not in the index: the manifest that it refers to
 }
 
 // Inspect describes an image for a platform, or, if that is nil, for the one that fits the host best.
@@ -74,8 +76,8 @@ func (s *Store) Inspect(ctx context.Context, ref string, p *ocispecs.Platform) (
 	for _, l := range m.body.Layers {
 		i.Size += l.Size
 	}
-	for _, m := range v.manifests {
-		im := InspectedManifest{Digest: m.desc.Digest, Kind: "image", Available: m.complete}
+	for _, m := range slices.Concat(v.manifests, v.beside) {
+		im := InspectedManifest{Digest: m.desc.Digest, Kind: "image", Available: m.complete, About: m.about}
 		if m.attestation {
 			im.Kind = "attestation"
 		} else if m.platform.OS != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -14,6 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/optbuild/optbuild/builder/referrer"
 )
 
 // PushOptions say what of an image is pushed.
@@ -61,7 +64,7 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (pushed Pus
 	}
 	defer end(&err)
 
-	target, part, err := s.pushable(ctx, image.Target, o.Platform)
+	target, part, beside, err := s.pushable(ctx, image.Target, o.Platform)
 	if err != nil {
 		return Pushed{}, err
 	}
@@ -83,30 +86,50 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (pushed Pus
 	if err != nil {
 		return Pushed{}, err
 	}
+	for _, a := range beside {
+		if err := s.attach(ctx, reference.TrimNamed(named).Name(), a, t); err != nil {
+			return Pushed{}, fmt.Errorf("attestations: %w", err)
+		}
+	}
 	return pushed, nil
 }
 
-// pushable returns what to push of an image; part is not empty when that is less than all.
-func (s *Store) pushable(ctx context.Context, target ocispecs.Descriptor, p *ocispecs.Platform) (_ ocispecs.Descriptor, part string, _ error) {
+// attach pushes an attestation into a repository that has what it is about.
+func (s *Store) attach(ctx context.Context, repository string, a manifest, t *task) error {
+	pusher, err := s.resolver().Pusher(ctx, repository+"@"+a.desc.Digest.String())
+	if err != nil {
+		return err
+	}
+	if err := remotes.PushContent(ctx, countedPusher{pusher, t}, a.desc, s.Content, semaphore.NewWeighted(transfersAtOnce), platforms.All, nil); err != nil {
+		return err
+	}
+	return referrer.Announce(ctx, s.resolver(), repository, a.about, a.desc)
+}
+
+// pushable returns what to push of an image, and the attestations beside that; part is not empty when that is less than all.
+func (s *Store) pushable(ctx context.Context, target ocispecs.Descriptor, p *ocispecs.Platform) (_ ocispecs.Descriptor, part string, beside []manifest, _ error) {
 	v, err := s.survey(ctx, target)
 	if err != nil {
-		return target, "", err
+		return target, "", nil, err
+	}
+	about := func(m manifest) []manifest {
+		return slices.DeleteFunc(slices.Clone(v.beside), func(a manifest) bool { return a.about != m.desc.Digest })
 	}
 	if p != nil {
 		m, ok := v.find(*p)
 		if !ok {
-			return target, "", fmt.Errorf("%w %s", errNoPlatform, platforms.FormatAll(*p))
+			return target, "", nil, fmt.Errorf("%w %s", errNoPlatform, platforms.FormatAll(*p))
 		}
-		return m.desc, "", nil
+		return m.desc, "", about(m), nil
 	}
 	if v.complete {
-		return target, "", nil
+		return target, "", v.beside, nil
 	}
 	complete := v.images()
 	if len(complete) != 1 || complete[0].desc.Digest == target.Digest {
-		return target, "", ErrIncomplete
+		return target, "", nil, ErrIncomplete
 	}
-	return complete[0].desc, platforms.FormatAll(complete[0].platform), nil
+	return complete[0].desc, platforms.FormatAll(complete[0].platform), about(complete[0]), nil
 }
 
 // Tags returns the names in the store that belong to the repository of ref, in the order of the store.

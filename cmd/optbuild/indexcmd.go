@@ -181,6 +181,12 @@ func printInspection(w io.Writer, i index.Inspection) {
 		}
 		fmt.Fprintf(w, "  Name:      %s\n  MediaType: %s\n  Platform:  %s\n", e.Name, e.MediaType, e.Platform)
 		printAnnotations(w, "  ", e.Annotations)
+		for _, d := range e.Attestations {
+			fmt.Fprintf(w, "  Attested:  %s (beside it)\n", d)
+		}
+		if e.Unlisted != "" {
+			fmt.Fprintf(w, "  Attested:  the registry does not tell: %s\n", visible(e.Unlisted))
+		}
 	}
 }
 
