@@ -234,6 +234,36 @@ func TestRewritten(t *testing.T) {
 	compare(t, "steps", lines, []plan.Lines{{First: 4, Last: 4}, {First: 5, Last: 5}})
 }
 
+// TestImages: a vertex knows of how many platforms' images it is a part. What is only scanned does not count.
+func TestImages(t *testing.T) {
+	const text = "FROM a AS tools\nCOPY <<E /f\nE\nFROM a AS cross\nARG TARGETARCH\nRUN make $TARGETARCH\nFROM a\nCOPY --from=tools / /t\nCOPY --from=cross / /c\n"
+	for name, c := range map[string]struct {
+		opts map[string]string
+		want map[int]string // of the vertices of each line
+	}{
+		"two":     {map[string]string{"platform": "linux/amd64,linux/arm64"}, map[int]string{2: "[2]", 6: "[1 1]", 9: "[1 1]"}},
+		"one":     {map[string]string{"platform": "linux/amd64"}, map[int]string{2: "[1]", 6: "[1]", 9: "[1]"}},
+		"scanned": {map[string]string{"platform": "linux/amd64", "attest:sbom": "generator=scanner"}, map[int]string{2: "[1]", 6: "[1]", 9: "[1]"}},
+	} {
+		g := &gateway{files: map[string]string{"Dockerfile": text}, opts: c.opts, config: `{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["/scan"]}}`}
+		res, err := Build(t.Context(), g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rep, err := ReadReport(map[string]string{ReportKey: string(res.Metadata[ReportKey])})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[int][]int{}
+		for _, v := range rep.Steps {
+			got[v.Lines.First] = append(got[v.Lines.First], v.Images)
+		}
+		for line, images := range c.want {
+			compare(t, fmt.Sprintf("%s, line %d", name, line), got[line], images)
+		}
+	}
+}
+
 func TestSyntaxLine(t *testing.T) {
 	withPasses(t, rewriteRun("RUN one", "RUN uno"))
 	g := &gateway{files: map[string]string{"Dockerfile": "# syntax=docker/dockerfile:1.4\nFROM a\nRUN one\n"}}

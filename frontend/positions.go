@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/proto"
@@ -33,6 +34,10 @@ func (r *rewriter) restore(def *pb.Definition) {
 	if r.report.Steps == nil {
 		r.report.Steps = map[string]Vertex{}
 	}
+	images := 0
+	if isImage(def) {
+		images = 1
+	}
 	records := execRecords(def)
 	done := map[*pb.Range]int{} // steps; vertices share ranges
 	for vertex, locs := range def.Source.Locations {
@@ -55,10 +60,19 @@ func (r *rewriter) restore(def *pb.Definition) {
 		}
 		if v.Lines != (plan.Lines{}) {
 			v.Record = records[vertex]
+			v.Images = r.report.Steps[vertex].Images + images
 			r.report.Steps[vertex] = v
 		}
 	}
 	joinSources(def.Source)
+}
+
+// isImage reports whether a definition is that of an image; of what is scanned, or read, the head is none of the Dockerfile's steps.
+func isImage(def *pb.Definition) bool {
+	var d llb.Definition
+	d.FromPB(def)
+	head, err := d.Head()
+	return err == nil && len(def.Source.Locations[head.String()].GetLocations()) > 0
 }
 
 // joinSources makes one of equal sources: a definition may build on another one of the same Dockerfile, which was the user's again already.

@@ -30,6 +30,7 @@ type Vertex struct {
 	Step   int        // ID of a step of the account's last version, 0 if it is of none
 	Lines  plan.Lines // of the user's file
 	Record string     `json:",omitempty"` // how the engine describes what a RUN leaves in its cache
+	Images int        // of how many images it is a part: there is one for each platform
 }
 
 // ReadReport finds the report in a solve response; nil if there is none.

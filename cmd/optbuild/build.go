@@ -353,7 +353,7 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse, account *exp
 		}
 	}
 	if b.metaTo != "" {
-		if err := replaceFile(b.metaTo, func(w io.Writer) error { return printJSON(w, metadata(resp.ExporterResponse, account)) }); err != nil {
+		if err := replaceFile(b.metaTo, func(w io.Writer) error { return printJSON(w, b.metadata(resp.ExporterResponse, account)) }); err != nil {
 			return fmt.Errorf("write metadata: %w", err)
 		}
 	}

@@ -91,8 +91,11 @@ func printLint(w io.Writer, s *request.Solve, result []byte) error {
 
 // metadata decodes what the exporters said for --metadata-file: values that are JSON in base64 become JSON. In place of the compiler's
 // report stand its remarks.
-func metadata(resp map[string]string, a *explain.Account) map[string]any {
+func (b *build) metadata(resp map[string]string, a *explain.Account) map[string]any {
 	out := map[string]any{}
+	if ran := b.steps.ran(); ran != nil {
+		out["optbuild.ran"] = ran
+	}
 	if a != nil {
 		out["optbuild.remarks"] = metadataRemarks(a)
 	}

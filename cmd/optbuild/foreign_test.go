@@ -20,6 +20,7 @@ func TestForeignSummary(t *testing.T) {
 		"none":   {[]toldStep{step("", 1, 0)}, ""},
 		"native": {[]toldStep{step(native, 1, 0)}, ""},
 		"cross":  {[]toldStep{step(cross, 2, 0), step(cross, 1, 0)}, "RUN steps: 2 cross (3.0s)"},
+		"shared": {[]toldStep{step(native, 1, 0), step(shared, 3, 0)}, "RUN steps: 1 native (1.0s), 1 shared (3.0s)"},
 		"emulated": {[]toldStep{step(native, 1, 0), step(emulated, 2, 3), step(emulated, 5.25, 4), step("", 9, 0)},
 			"RUN steps: 1 native (1.0s), 2 emulated (7.2s)\nemulated: the longest is RUN make emulated in line 4, 5.2s for linux/arm64; " +
 				"a machine of that platform (build --partial), or a stage that compiles across (FROM --platform=$BUILDPLATFORM), needs no emulation"},

@@ -26,6 +26,7 @@ const (
 // How steps run.
 const (
 	native   = "native"
+	shared   = "shared"
 	cross    = "cross"
 	emulated = "emulated"
 )
@@ -45,7 +46,7 @@ type toldStep struct {
 	Unseen   string   `json:"unseen,omitempty"`   // why it was not watched
 	Observed int      `json:"observed,omitempty"` // names that it looked up in what was copied, there or not
 	Seconds  float64  `json:"seconds"`
-	// How says where it runs, in a build for other platforms than this machine's: native, cross (on this machine's platform, for another) or emulated; "" elsewhere, and if it did not run.
+	// How says where it runs, in a build for other platforms than this machine's: native, shared (once for images of several platforms), cross (on this machine's platform, for another) or emulated; "" elsewhere, and if it did not run.
 	How string `json:"how,omitempty"`
 
 	order   int  // in which the engine named it
@@ -149,6 +150,8 @@ func (o *stepOutcomes) steps(report *frontend.Report, failed bool, times *stepTi
 		case !s.ran() || !s.isRun():
 		case at.emulated != "":
 			s.Platform, s.How = at.emulated, emulated
+		case report != nil && report.Steps[string(d)].Images > 1:
+			s.How = shared
 		case strings.Contains(platform, "->"):
 			s.How = cross
 		case platform != "":

@@ -209,24 +209,46 @@ func (b toldBuild) summary() (lines []string) {
 	return append(lines, b.foreign()...)
 }
 
+// ranSteps are the RUN steps that ran in one way.
+type ranSteps struct {
+	Steps   int     `json:"steps"`
+	Seconds float64 `json:"seconds"`
+}
+
+// hows are the ways, in the order in which they are told.
+var hows = []string{native, shared, cross, emulated}
+
+// ran counts the RUN steps of a build for other platforms by how they ran; nil for other builds.
+func (b toldBuild) ran() map[string]ranSteps {
+	count := map[string]ranSteps{}
+	for _, s := range b.Steps {
+		if s.How != "" {
+			c := count[s.How]
+			count[s.How] = ranSteps{c.Steps + 1, c.Seconds + s.Seconds}
+		}
+	}
+	if count[shared].Steps+count[cross].Steps+count[emulated].Steps == 0 {
+		return nil
+	}
+	return count
+}
+
 // foreign says how the steps of a build for other platforms ran, and what the longest of those that were emulated cost.
 func (b toldBuild) foreign() (lines []string) {
-	seconds, count := map[string]float64{}, map[string]int{}
+	count := b.ran()
+	if count == nil {
+		return nil
+	}
 	var longest toldStep
 	for _, s := range b.Steps {
-		seconds[s.How] += s.Seconds
-		count[s.How]++
 		if s.How == emulated && (longest.How == "" || s.Seconds > longest.Seconds) {
 			longest = s
 		}
 	}
-	if count[emulated]+count[cross] == 0 {
-		return nil
-	}
 	var list []string
-	for _, how := range []string{native, cross, emulated} {
-		if count[how] > 0 {
-			list = append(list, fmt.Sprintf("%d %s (%.1fs)", count[how], how, seconds[how]))
+	for _, how := range hows {
+		if c := count[how]; c.Steps > 0 {
+			list = append(list, fmt.Sprintf("%d %s (%.1fs)", c.Steps, how, c.Seconds))
 		}
 	}
 	lines = append(lines, "RUN steps: "+strings.Join(list, ", "))
