@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -61,7 +62,7 @@ type checkingInstance struct {
 }
 
 func (i checkingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
-	wrong := foreignPrograms(ctx, src, session.NewGroup(info.SessionID))
+	wrong := foreignPrograms(ctx, src, i.strict, session.NewGroup(info.SessionID))
 	if len(wrong) > 0 && i.strict {
 		return nil, nil, nil, fmt.Errorf("%s", wrong[0])
 	}
@@ -74,48 +75,77 @@ func (i checkingInstance) Export(ctx context.Context, src *exporter.Source, info
 	return resp, finalize, ref, err
 }
 
-// foreignPrograms looks at what each platform's image starts. What can't be read without fetching it is not looked at.
-func foreignPrograms(ctx context.Context, src *exporter.Source, s session.Group) (wrong []outcome.ForeignProgram) {
+// foreignPrograms looks at what each platform's image starts, and, where it is for another platform than this machine's, or all is wanted, at what its steps made. What can't be read
+// without fetching it is not looked at.
+func foreignPrograms(ctx context.Context, src *exporter.Source, all bool, s session.Group) (wrong []outcome.ForeignProgram) {
 	ps, err := exptypes.ParsePlatforms(src.Metadata)
 	if err != nil {
 		return nil // the exporter says what is wrong with it
 	}
 	for _, p := range ps.Platforms {
-		var img dockerspec.DockerOCIImage
+		var img, base dockerspec.DockerOCIImage
 		ref, ok := src.FindRef(p.ID)
 		if !ok || ref == nil || lazy.Pending(lazy.Wrap(ref)) || json.Unmarshal(exptypes.ParseKey(src.Metadata, exptypes.ExporterImageConfigKey, &p), &img) != nil {
 			continue
 		}
-		path, arch, err := started(ctx, ref, img, s)
-		if err != nil {
-			logrus.WithError(err).Debugf("look at the program of the image for %s", p.ID)
+		if b := exptypes.ParseKey(src.Metadata, exptypes.ExporterImageBaseConfigKey, &p); len(b) > 0 && json.Unmarshal(b, &base) != nil {
 			continue
 		}
-		if arch != "" && arch != img.Architecture && native[arch] != img.Architecture {
-			wrong = append(wrong, outcome.ForeignProgram{Platform: p.ID, Path: path, Architecture: arch})
+		list, err := foreignIn(ctx, ref, img, len(base.RootFS.DiffIDs), all || foreignHere(img), s)
+		if err != nil {
+			logrus.WithError(err).Debugf("look at the programs of the image for %s", p.ID)
+		}
+		for _, f := range list {
+			f.Platform = p.ID
+			wrong = append(wrong, f)
 		}
 	}
 	return wrong
 }
 
-// started finds the program that an image starts; arch is empty if it has none, or one that is no ELF file.
-func started(ctx context.Context, ref cache.ImmutableRef, img dockerspec.DockerOCIImage, s session.Group) (path, arch string, err error) {
+// foreignIn is foreignPrograms for one image. What it starts comes first.
+func foreignIn(ctx context.Context, ref cache.ImmutableRef, img dockerspec.DockerOCIImage, baseLayers int, files bool, s session.Group) (wrong []outcome.ForeignProgram, err error) {
 	args := slices.Concat(img.Config.Entrypoint, img.Config.Cmd)
-	if len(args) == 0 || img.OS != "linux" {
-		return "", "", nil
+	if img.OS != "linux" || len(args) == 0 && !files {
+		return nil, nil
 	}
 	mountable, err := ref.Mount(ctx, true, s)
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
-	list, release, err := mountable.Mount()
+	view, release, err := mountable.Mount()
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
 	if release != nil {
-		defer release()
+		defer func() { err = errors.Join(err, release()) }()
 	}
-	err = mount.WithTempMount(ctx, list, func(dir string) error {
+	path, arch, err := started(ctx, view, img, args)
+	if err != nil {
+		return nil, err
+	}
+	if arch != "" && !runs(img.Architecture, arch) {
+		wrong = append(wrong, outcome.ForeignProgram{Path: path, Architecture: arch})
+	}
+	if !files {
+		return wrong, nil
+	}
+	made, err := foreignFiles(ctx, ref, view, img, baseLayers)
+	for _, f := range made {
+		if len(wrong) > 0 && f.More == 0 && slices.Equal(f.Paths, []string{wrong[0].Path}) {
+			continue // it was said
+		}
+		wrong = append(wrong, f)
+	}
+	return wrong, err
+}
+
+// started finds the program that an image starts; arch is empty if it has none, or one that is no ELF file.
+func started(ctx context.Context, view []mount.Mount, img dockerspec.DockerOCIImage, args []string) (path, arch string, err error) {
+	if len(args) == 0 {
+		return "", "", nil
+	}
+	err = mount.WithTempMount(ctx, view, func(dir string) error {
 		for _, name := range candidates(executor.Meta{Args: args, Env: img.Config.Env, Cwd: img.Config.WorkingDir}) {
 			file, err := fs.RootPath(dir, name)
 			if err != nil {

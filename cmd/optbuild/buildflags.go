@@ -57,7 +57,7 @@ func buildFlags() []cli.Flag {
 		on("pull", "ask the registry for newer base images"),
 		on("push", "push the image"),
 		on("quiet", "print the image id only", "q"),
-		on("strict", "fail if the image starts a program of another platform, which is a warning otherwise"),
+		on("strict", "fail if the image starts a program of another platform, or if its steps made one, which is a warning otherwise"),
 		text("sbom", "SBOM attestation: false (default), true, generator=IMAGE"),
 		list("resource", "limit of each step, `KEY=VALUE`: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems"),
 		list("secret", "secret for RUN --mount=type=secret: `id=NAME`[,src=FILE|,env=VARIABLE]"),
