@@ -7,10 +7,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc"
 
 	"github.com/optbuild/optbuild/builder/daemon"
+	"github.com/optbuild/optbuild/builder/emulation"
 	"github.com/optbuild/optbuild/builder/engine"
 	"github.com/optbuild/optbuild/builder/process"
 )
@@ -119,6 +122,17 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	return conn.Close()
 }
 
+// withEmulated adds platforms to those that run without this engine's emulation, which come first: the first one of all is the build platform.
+func withEmulated(own, emulated []ocispecs.Platform) []ocispecs.Platform {
+	list := slices.Clone(own)
+	for _, p := range emulated {
+		if !slices.ContainsFunc(own, func(o ocispecs.Platform) bool { return o.OS == p.OS && o.Architecture == p.Architecture }) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
 // serveDaemon makes the engine's side of Serve out of what engineOptions came to. The engine itself is made by start. stopped
 // returns when the server has stopped, which it does once Serve or the process was asked to end.
 func serveDaemon(ctx context.Context, e *process.Engine, s daemonSettings, o engine.Options,
@@ -132,6 +146,9 @@ func serveDaemon(ctx context.Context, e *process.Engine, s daemonSettings, o eng
 	}
 	if err := c.Apply(&o); err != nil {
 		return nil, err
+	}
+	if len(c.Workers.OCI.Platforms) == 0 { // else the configuration says it
+		o.Platforms = withEmulated(o.Platforms, emulation.Platforms())
 	}
 	credentials, err := c.Credentials()
 	if err != nil {

@@ -30,6 +30,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"await-blob":      awaitBlob,
 	"release":         release,
 	"remote-build":    remoteBuild,
+	"remote-offers":   remoteOffers,
 	"no-leftovers":    noLeftovers,
 	"du-agrees":       duAgrees,
 	"du-below":        duBelow,

@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/tonistiigi/fsutil"
@@ -55,6 +57,33 @@ func remoteBuild(ts *testscript.TestScript, neg bool, args []string) {
 	}, statuses)
 	ts.Logf("[remote-build]\n%s", <-said)
 	ts.Check(err)
+}
+
+// remote-offers ADDRESS PLATFORM...: what the worker of a buildkitd says that it can build for, the build platform first, has the platforms.
+func remoteOffers(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) >= 2, "remote-offers ADDRESS PLATFORM...")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c, err := client.New(ctx, args[0], client.WithContextDialer(dialWhenUp))
+	ts.Check(err)
+	defer c.Close()
+	workers, err := c.ListWorkers(ctx)
+	ts.Check(err)
+	var offered []string
+	for _, w := range workers {
+		for _, p := range w.Platforms {
+			offered = append(offered, platforms.FormatAll(platforms.Normalize(p)))
+		}
+	}
+	ts.Logf("%v", offered)
+	if own := platforms.FormatAll(platforms.DefaultSpec()); len(offered) == 0 || offered[0] != own {
+		ts.Fatalf("the build platform is not %s: %v", own, offered)
+	}
+	for _, p := range args[1:] {
+		if !slices.Contains(offered, p) {
+			ts.Fatalf("%s is not offered: %v", p, offered)
+		}
+	}
 }
 
 // dialWhenUp dials a unix socket, and waits for it to be there.

@@ -19,8 +19,12 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
+
+	"github.com/containerd/platforms"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Install is how an emulator comes onto a machine.
@@ -97,6 +101,33 @@ func checkStatic(path string) error {
 		}
 	}
 	return nil
+}
+
+// Platforms lists what Prepare would make runnable. It starts a process of this binary if there is an emulator at all, which has to know of [IsMaker].
+func Platforms() []ocispecs.Platform {
+	list := installed(exec.LookPath)
+	if len(list) == 0 {
+		return nil
+	}
+	n, err := newNamespace()
+	if err != nil {
+		return nil
+	}
+	n.close()
+	return list
+}
+
+// installed lists the platforms of the emulators that are there.
+func installed(lookPath func(string) (string, error)) (list []ocispecs.Platform) {
+	for _, arch := range Architectures() {
+		if arch == runtime.GOARCH {
+			continue
+		}
+		if _, err := Find(arch, lookPath); err == nil {
+			list = append(list, platforms.Normalize(ocispecs.Platform{OS: "linux", Architecture: arch}))
+		}
+	}
+	return list
 }
 
 // Emulator emulates for one engine. Its methods may be called concurrently.

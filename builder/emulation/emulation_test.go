@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/util/archutil"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -115,6 +118,25 @@ func TestFind(t *testing.T) {
 	}
 	if _, err := Find("arm64", paths(map[string]string{"qemu-aarch64": dynamic})); !errors.Is(err, ErrNotStatic) {
 		t.Errorf("got %v, want ErrNotStatic", err)
+	}
+}
+
+func TestInstalled(t *testing.T) {
+	static := filepath.Join(t.TempDir(), "static")
+	if err := os.WriteFile(static, program(t, "arm64"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range installed(func(name string) (string, error) {
+		if slices.Contains([]string{"qemu-arm-static", "qemu-riscv64", "qemu-" + Qemu(runtime.GOARCH) + "-static"}, name) {
+			return static, nil
+		}
+		return "", exec.ErrNotFound
+	}) {
+		got = append(got, platforms.FormatAll(p))
+	}
+	if want := []string{"linux/arm/v7", "linux/riscv64"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -1,7 +1,9 @@
 package request
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client/ociindex"
 	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // namedContexts sets up --build-context NAME=WHERE.
@@ -62,6 +65,19 @@ func (r *Request) namedContexts(s *Solve) error {
 // isTag tells whether what follows the last colon of an image layout's name is a tag and not part of the path.
 func isTag(s string) bool { return s != "" && reference.TagRegexp.FindString(s) == s }
 
+// layoutError says why the index of an image layout can't be read, or err if that is not the file's fault. What reads it makes a lock beside it, whose errors would be told first.
+func layoutError(path string, err error) error {
+	f, oerr := os.Open(filepath.Join(path, ocispecs.ImageIndexFile))
+	if oerr == nil {
+		f.Close()
+		return fmt.Errorf("read image layout %s: %w", path, err)
+	}
+	if errors.Is(oerr, fs.ErrNotExist) {
+		return fmt.Errorf("%s is not an image layout: it has no %s", path, ocispecs.ImageIndexFile)
+	}
+	return fmt.Errorf("read image layout: %w", oerr)
+}
+
 // ociLayout offers the image layout at PATH[:TAG][@DIGEST] to the build and returns the reference for the frontend.
 func (s *Solve) ociLayout(where string) (string, error) {
 	path, dgst, tag := where, "", ""
@@ -86,7 +102,10 @@ func (s *Solve) ociLayout(where string) (string, error) {
 		if err == nil && desc == nil {
 			desc, err = ociindex.NewStoreIndex(path).GetSingle()
 		}
-		if err != nil || desc == nil {
+		switch {
+		case err != nil:
+			return "", layoutError(path, err)
+		case desc == nil:
 			return "", fmt.Errorf("no image %q in the index of %s", tag, path)
 		}
 		dgst = desc.Digest.String()

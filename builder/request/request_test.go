@@ -274,7 +274,7 @@ func TestRefused(t *testing.T) {
 		"named context's name":   {Request{BuildContexts: []string{"A=sub"}}, "--build-context A=sub: A is no name for a context: invalid reference format: repository name (library/A) must be lowercase", true},
 		"named context gone":     {Request{BuildContexts: []string{"a=gone"}}, "--build-context a=gone: gone: the build context does not exist", true},
 		"layout gone":            {Request{BuildContexts: []string{"a=oci-layout://gone"}}, "--build-context a=oci-layout://gone: gone: the build context does not exist", true},
-		"no layout":              {Request{BuildContexts: []string{"a=oci-layout://sub"}}, `--build-context a=oci-layout://sub: no image "latest" in the index of sub`, true},
+		"no layout":              {Request{BuildContexts: []string{"a=oci-layout://sub"}}, `--build-context a=oci-layout://sub: sub is not an image layout: it has no index.json`, true},
 		"stdin twice":            {Request{Context: "-", File: "-"}, "--file -: standard input can be the context or the Dockerfile, not both", true},
 		"Dockerfile twice":       {Request{Context: "-", File: "x", Stdin: strings.NewReader("FROM x")}, "--file x: standard input is a Dockerfile already", true},
 		"cache in a directory":   {Request{CacheTo: []string{"/tmp/cache"}}, "--cache-to /tmp/cache: invalid reference format; for a directory: type=local,dest=/tmp/cache", true},
