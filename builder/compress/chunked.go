@@ -42,11 +42,13 @@ func Chunked(t compression.Type) compression.Type {
 	return t
 }
 
-func newChunked(dst io.Writer, level, cores int) *stargzWriter {
+// newChunked returns a writer of which each member has some bytes of small files, or one file if group is 0.
+func newChunked(dst io.Writer, level, cores, group int) *stargzWriter {
 	return startStargz(func(r io.Reader) (sums, error) {
 		return writeMembers(dst, r, memberFormat{
 			member: func(out, in *bytes.Buffer) error { return zstdFrame(out, in.Bytes(), level) },
 			end:    func(toc *estargz.JTOC, at int64) (stargzEnd, error) { return endChunked(toc, at, level) },
+			group:  group,
 		}, cores)
 	})
 }
@@ -91,7 +93,7 @@ func (chunked) NeedsComputeDiffBySelf(compression.Config) bool { return false }
 
 func (t chunked) Compress(_ context.Context, c compression.Config) (compression.Compressor, compression.Finalizer) {
 	return compressStargz(t.MediaType(), func(dst io.Writer) *stargzWriter {
-		return newChunked(dst, ZstdChunked.level(c.Level), t.options.cores())
+		return newChunked(dst, ZstdChunked.level(c.Level), t.options.cores(), 0)
 	}, nil)
 }
 

@@ -20,7 +20,7 @@ import (
 func TestChunked(t *testing.T) {
 	in := layer(t, 5, 150)
 	var out bytes.Buffer
-	w := newChunked(&out, 3, 2)
+	w := newChunked(&out, 3, 2, 0)
 	if _, err := io.Copy(w, bytes.NewReader(in)); err != nil {
 		t.Fatal(err)
 	}

@@ -114,7 +114,7 @@ func Writer(dst io.Writer, f Format, level *int, o Options) (io.WriteCloser, err
 	case EStargz:
 		return newStargz(dst, f.level(level), o.cores()), nil
 	case ZstdChunked:
-		return newChunked(dst, f.level(level), o.cores()), nil
+		return newChunked(dst, f.level(level), o.cores(), 0), nil
 	default:
 		return nil, fmt.Errorf("compress: no format %q", f)
 	}

@@ -24,8 +24,8 @@ import (
 
 // An eStargz blob is a gzip blob in which each file begins a member of its own, with a table of contents (TOC) as its last file and a footer that says where that is.
 // The library writes one member after the other, and its table says where each begins, which is only known when those before it are compressed. So it is given a
-// writer that counts: to it a member is one byte long, so that its table has the members' numbers in place of their offsets. The members are compressed meanwhile by a
-// sequence, and when the library asks for its table to be written, the numbers are replaced.
+// writer that compresses nothing: its table then has places in the tar where those in the blob belong. The members are compressed meanwhile by a
+// sequence, and when the library asks for its table to be written, the places are replaced.
 
 // stargzWriter makes an eStargz blob of a tar stream, which the blob contains bit for bit.
 type stargzWriter struct {
@@ -83,6 +83,8 @@ type memberFormat struct {
 	member func(out, in *bytes.Buffer) error
 	// end makes what ends a blob, with the table in it, which begins at an offset.
 	end func(toc *estargz.JTOC, at int64) (stargzEnd, error)
+	// group is how many bytes of small files, at least, share a member; 0: each has its own.
+	group int
 }
 
 // stargzEnd is what ends a blob.
@@ -94,8 +96,9 @@ type stargzEnd struct {
 
 func writeMembers(dst io.Writer, r io.Reader, f memberFormat, cores int) (sums, error) {
 	blob := digest.Canonical.Digester()
-	m := &members{format: f, seq: newSequence(io.MultiWriter(dst, blob.Hash()), cores)}
+	m := &members{format: f, seq: newSequence(io.MultiWriter(dst, blob.Hash()), cores), offsets: map[int64]*int64{}}
 	lib := estargz.NewWriterWithCompressor(io.Discard, m)
+	lib.MinChunkSize = f.group
 	err := lib.AppendTarLossLess(r)
 	var toc digest.Digest
 	if err == nil {
@@ -114,7 +117,8 @@ func writeMembers(dst io.Writer, r io.Reader, f memberFormat, cores int) (sums, 
 type members struct {
 	format       memberFormat
 	seq          *sequence
-	offsets      []*int64 // of the members, where they begin in the blob; valid when seq is closed
+	offsets      map[int64]*int64 // where members begin in the blob, by what told was when they began; valid when seq is closed
+	told         int64            // what the library has been told of as written
 	uncompressed int64
 	closed       bool
 }
@@ -123,23 +127,35 @@ type members struct {
 type member struct {
 	*bytes.Buffer
 	m       *members
-	counter io.Writer
+	counter io.Writer // the library's
+	begins  int64     // what told was
+	told    int       // bytes of it
 }
 
 func (m *members) Writer(counter io.Writer) (estargz.WriteFlushCloser, error) {
-	return &member{newBuffer(), m, counter}, nil
+	return &member{Buffer: newBuffer(), m: m, counter: counter, begins: m.told}, nil
 }
 
-// Flush does nothing: it would have to say how long the member is by now, for several files in one member, which is not asked for.
-func (*member) Flush() error { return nil }
+// Flush tells how long the member is by now: by that the library decides whether the next file joins it.
+func (w *member) Flush() error {
+	more := w.Len() - w.told
+	w.told = w.Len()
+	if w.m.told == 0 {
+		// The first member ends here. In one that begins where the blob does, the library takes empty files for a part of it (estargz.go, fileReader.ReadAt).
+		more += w.m.format.group
+	}
+	w.m.told += int64(more)
+	_, err := io.CopyN(w.counter, zeros{}, int64(more))
+	return err
+}
 
 func (w *member) Close() error {
-	m, offset := w.m, new(int64)
-	m.offsets = append(m.offsets, offset)
-	m.uncompressed += int64(w.Len())
-	if _, err := w.counter.Write([]byte{0}); err != nil {
+	if err := w.Flush(); err != nil {
 		return err
 	}
+	m, offset := w.m, new(int64)
+	m.offsets[w.begins] = offset
+	m.uncompressed += int64(w.Len())
 	return m.seq.add(w.Buffer, m.format.member, func(at int64) { *offset = at })
 }
 

@@ -15,8 +15,11 @@ import (
 	"time"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
+	"github.com/moby/buildkit/util/compression"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/optbuild/optbuild/builder/compress"
 	"github.com/optbuild/optbuild/builder/trace/view"
 )
 
@@ -122,6 +125,29 @@ func estargzOf(t *testing.T, archive []byte) *blob {
 		t.Fatal(err)
 	}
 	return &blob{bytes: b, toc: r.TOCDigest()}
+}
+
+// cachedOf compresses an archive as a shared cache's large layers are.
+func cachedOf(t *testing.T, archive []byte) *blob {
+	t.Helper()
+	c := compression.New(compress.ForCache(compress.Options{}))
+	start, _ := c.Type.Compress(t.Context(), c)
+	var b bytes.Buffer
+	w, err := start(&b, c.Type.MediaType())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(archive); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := estargz.Open(io.NewSectionReader(bytes.NewReader(b.Bytes()), 0, int64(b.Len())), estargz.WithDecompressors(new(zstdchunked.Decompressor)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &blob{bytes: b.Bytes(), toc: r.TOCDigest()}
 }
 
 // opened is a layer that is mounted, and what could not be read of it.

@@ -1,4 +1,4 @@
-// Package tocfs shows an eStargz layer as a file system, by its table of contents, and fetches the parts of it whose files are read.
+// Package tocfs shows an eStargz or zstd:chunked layer as a file system, by its table of contents, and fetches the parts of it whose files are read.
 //
 // What comes in is a blob that can be read at any place, and the digest of the table; what goes out is a mount that has exactly the files that unpacking the layer makes in a directory
 // of an overlay: whiteouts and opaque directories are overlayfs's. Names, attributes and links are known from the table alone; no request for them leaves the machine. The
@@ -21,10 +21,10 @@ import (
 	"slices"
 
 	"github.com/containerd/containerd/v2/pkg/reference"
-	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/containerd/stargz-snapshotter/fs/config"
 	"github.com/containerd/stargz-snapshotter/fs/reader"
 	"github.com/containerd/stargz-snapshotter/fs/remote"
+	"github.com/containerd/stargz-snapshotter/metadata"
 	"github.com/containerd/stargz-snapshotter/metadata/memory"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -89,7 +89,7 @@ func (l *Layer) open() error {
 		return fmt.Errorf("fetch the table of contents: %w", err)
 	}
 	section := io.NewSectionReader(blobReader{l.blob, l.parts}, 0, l.o.Bytes)
-	table, _, err := estargz.OpenFooter(section)
+	table, other, err := table(section)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
@@ -99,7 +99,7 @@ func (l *Layer) open() error {
 	if err := l.parts.need(table, l.o.Bytes-table); err != nil {
 		return fmt.Errorf("fetch the table of contents: %w", err)
 	}
-	meta, err := memory.NewReader(section)
+	meta, err := memory.NewReader(section, metadata.WithDecompressors(other...))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnfit, err)
 	}

@@ -3,6 +3,7 @@ package tocfs
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,10 @@ import (
 
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
 	"golang.org/x/sys/unix"
+
+	"github.com/optbuild/optbuild/builder/compress"
 )
 
 func random(n int) []byte {
@@ -54,14 +58,19 @@ func everything() []entry {
 	for i := range 300 {
 		list = append(list, file(fmt.Sprintf("many/%03d", i), 0o644, random(i)))
 	}
-	return list
+	return append(list, file("larger", 0o644, random(compress.LargeBytes)), file("behind", 0o644, []byte("b")), file("empty at the end", 0o644, nil))
 }
 
 // TestTree compares what is shown with what unpacking makes, path by path.
 func TestTree(t *testing.T) {
 	needMounts(t)
+	t.Run("eStargz", func(t *testing.T) { testTree(t, estargzOf) })
+	t.Run("of a cache", func(t *testing.T) { testTree(t, cachedOf) })
+}
+
+func testTree(t *testing.T, compressed func(*testing.T, []byte) *blob) {
 	raw := archived(t, everything())
-	o := mounted(t, estargzOf(t, raw))
+	o := mounted(t, compressed(t, raw))
 	dir := t.TempDir()
 	if _, err := archive.Apply(t.Context(), dir, bytes.NewReader(raw), archive.WithConvertWhiteout(archive.OverlayConvertWhiteout)); err != nil {
 		t.Fatal(err)
@@ -199,6 +208,23 @@ func TestDamaged(t *testing.T) {
 			t.Errorf("good: %d bytes, %v", len(got), err)
 		}
 	})
+	t.Run("altered, of a cache", func(t *testing.T) { // several files are in one frame: none of them is given out
+		b := cachedOf(t, archived(t, slices.Concat([]entry{
+			{tar.Header{Typeflag: tar.TypeReg, Name: "first", Mode: 0o644}, random(1000)}, {tar.Header{Typeflag: tar.TypeReg, Name: "second", Mode: 0o644}, random(2000)},
+		}, list, []entry{{tar.Header{Typeflag: tar.TypeReg, Name: "large", Mode: 0o644}, random(compress.LargeBytes)}})))
+		for i := 2000; i < 2010; i++ {
+			b.bytes[i] ^= 0x55
+		}
+		o := mounted(t, b)
+		for _, name := range []string{"second", "bad"} {
+			if got, err := os.ReadFile(filepath.Join(o.dir, name)); !errors.Is(err, unix.EIO) {
+				t.Errorf("%s: got %d bytes, %v", name, len(got), err)
+			}
+		}
+		if got, err := os.ReadFile(filepath.Join(o.dir, "good")); err != nil || !bytes.Equal(got, random(3<<20)) {
+			t.Errorf("good: %d bytes, %v", len(got), err)
+		}
+	})
 	t.Run("another content", func(t *testing.T) { // well compressed, at the same places, under the table of the first
 		b := estargzOf(t, archived(t, list))
 		other := slices.Clone(list)
@@ -241,6 +267,29 @@ func TestDamaged(t *testing.T) {
 			t.Error("it was opened")
 		}
 	})
+}
+
+// TestFooter has blobs of zstd:chunked whose last bytes say that the table is elsewhere.
+func TestFooter(t *testing.T) {
+	for what, alter := range map[string]func(at, size *uint64){
+		"behind the end":       func(at, _ *uint64) { *at = 1 << 40 },
+		"before the beginning": func(at, _ *uint64) { *at = 1 << 63 },
+		"too large":            func(_, size *uint64) { *size = 1 << 40 },
+		"of negative size":     func(_, size *uint64) { *size = 1 << 63 },
+		"of no size":           func(_, size *uint64) { *size = 0 },
+	} {
+		t.Run(what, func(t *testing.T) {
+			b := cachedOf(t, archived(t, []entry{{tar.Header{Typeflag: tar.TypeReg, Name: "large", Mode: 0o644}, random(compress.LargeBytes)}}))
+			footer := b.bytes[len(b.bytes)-zstdchunked.FooterSize:]
+			at, size := binary.LittleEndian.Uint64(footer), binary.LittleEndian.Uint64(footer[8:])
+			alter(&at, &size)
+			binary.LittleEndian.PutUint64(footer, at)
+			binary.LittleEndian.PutUint64(footer[8:], size)
+			if _, err := open(t, b); !errors.Is(err, ErrUnfit) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
 }
 
 // TestUnfit has layers that are not what unpacking would make of them, or that would be taken for something else.
