@@ -94,7 +94,7 @@ func digestOf(b []byte) string {
 }
 
 // key collects labelled lines, each of which an outcome depends on.
-type key struct{ text strings.Builder }
+type key struct{ text string }
 
 func newKey() *key {
 	k := &key{}
@@ -104,8 +104,8 @@ func newKey() *key {
 
 func (k *key) add(label string, values ...string) {
 	for _, v := range values {
-		fmt.Fprintf(&k.text, "%s %q\n", label, v)
+		k.text += fmt.Sprintf("%s %q\n", label, v)
 	}
 }
 
-func (k *key) sum() string { return digestOf([]byte(k.text.String())) }
+func (k *key) sum() string { return digestOf([]byte(k.text)) }

@@ -21,12 +21,15 @@ import (
 type Elsewhere interface {
 	// Asked is true if any of the sessions reads or writes a shared cache.
 	Asked(sessions []string) bool
-	// LayerID returns the id of the stored layer with a chain id; "" if that is not known.
+	// Chain returns the name of a chain of layers that were fetched (package record: Chains); "" if it is its own.
+	Chain(sessions []string, chain string) string
+	// LayerID returns the id of the stored layer with a chain's name; "" if that is not known.
 	LayerID(sessions []string, chain string) string
 	// Layers returns what was made of the RUNs with a key, in the form of Made; nil if nothing is known. Handler fetches one of its blobs.
 	Layers(ctx context.Context, sessions []string, key string) (value []byte, handler func(ocispecs.Descriptor) *cache.DescHandler)
-	// Made is told what was made of RUNs: a value, and the blobs that it is worth nothing without.
-	Made(sessions []string, key string, value []byte, blobs []ocispecs.Descriptor)
+	// Made is told what was made of RUNs, the topmost of which has a record: a value, and the blobs that it is worth nothing without. The layers of an image may have no digests before a cache is written that wants them: so the
+	// key is asked for then, for the layers of the record.
+	Made(sessions []string, record string, key func([]cache.ImmutableRef) string, value []byte, blobs []ocispecs.Descriptor)
 }
 
 // group is a run of RUNs, and what became of it.
@@ -34,7 +37,7 @@ type group struct {
 	whole    unit
 	parts    []unit
 	outcomes map[int]outcome // by the first layer of a part
-	key      string          // that others know it by; "" if they can't
+	key      sharedKey       // that others know it by
 	handler  func(ocispecs.Descriptor) *cache.DescHandler
 }
 
@@ -51,11 +54,9 @@ func (j *job) group(ctx context.Context, u unit, squash Squash) (*group, error) 
 		return g, nil
 	}
 	if j.Elsewhere != nil && j.Elsewhere.Asked(j.sessions()) {
-		if k, ok := j.sharedKey(u); ok {
-			g.key = k.sum()
-			if j.find(ctx, g) {
-				return g, nil
-			}
+		g.key = j.sharedKey(u)
+		if k := g.key.of(j.chain); k != "" && j.find(ctx, g, k) {
+			return g, nil
 		}
 	}
 	var err error
@@ -70,41 +71,58 @@ func (j *job) sessions() []string {
 	return session.AllSessionIDs(j.session)
 }
 
-// sharedKey is a key of what a unit's layers are made of, whatever machine made them. Of what lies below only the base image is in it: a stored layer stands for all that its step depended
+// sharedKey makes a key of what a unit's layers are made of, whatever machine made them. Of what lies below only the base image is in it: a stored layer stands for all that its step depended
 // on. What it did not look at it has not changed, and what it did look at is as it was, else it would not have been replayed on the COPYs that are below it now.
-func (j *job) sharedKey(u unit) (*key, bool) {
-	k := j.common(u)
-	k.add("divided", fmt.Sprint(minDivided))
-	if j.base > 0 {
-		chain := j.chain[j.base-1].GetString(record.Chain)
-		if chain == "" {
-			return nil, false
-		}
-		k.add("base", chain)
+type sharedKey struct {
+	begins key // what all keys of the unit depend on
+	base   int // layers of the base image
+	unit   unit
+	ids    []string // sessions
+	from   Elsewhere
+}
+
+func (j *job) sharedKey(u unit) sharedKey {
+	k := sharedKey{begins: *j.common(u), base: j.base, unit: u, ids: j.sessions(), from: j.Elsewhere}
+	k.begins.add("divided", fmt.Sprint(minDivided))
+	return k
+}
+
+// of returns the key for the image's layers up to those of the unit, or up to some above them. It is "" if some have no digest yet.
+func (s sharedKey) of(layers []cache.ImmutableRef) string {
+	k := s.begins
+	names := record.Chains(layers, func(chain string) string { return s.from.Chain(s.ids, chain) })
+	if s.unit.last >= len(names) {
+		return ""
 	}
-	for i, ref := range j.chain[u.first : u.last+1] {
-		chain := ref.GetString(record.Chain)
+	if s.base > 0 {
+		if names[s.base-1] == "" {
+			return ""
+		}
+		k.add("base", names[s.base-1])
+	}
+	for i, ref := range layers[s.unit.first : s.unit.last+1] {
+		name := names[s.unit.first+i]
 		id := ref.GetString(record.Stored)
-		if id == "" && chain != "" {
-			id = j.Elsewhere.LayerID(j.sessions(), chain)
+		if id == "" && name != "" {
+			id = s.from.LayerID(s.ids, name)
 		}
 		switch {
-		case u.steps[i].kind == run && id != "":
+		case s.unit.steps[i].kind == run && id != "":
 			k.add("stored", id)
-		case u.steps[i].kind == workdir && ref.GetString(record.DiffID) != "":
+		case s.unit.steps[i].kind == workdir && ref.GetString(record.DiffID) != "":
 			k.add("files", ref.GetString(record.DiffID))
-		case chain != "":
-			k.add("chain", chain)
+		case name != "":
+			k.add("chain", name)
 		default:
-			return nil, false
+			return ""
 		}
 	}
-	return k, true
+	return k.sum()
 }
 
 // find takes what others have made of a group.
-func (j *job) find(ctx context.Context, g *group) bool {
-	value, handler := j.Elsewhere.Layers(ctx, j.sessions(), g.key)
+func (j *job) find(ctx context.Context, g *group, key string) bool {
+	value, handler := j.Elsewhere.Layers(ctx, j.sessions(), key)
 	if value == nil {
 		return false
 	}
@@ -165,7 +183,7 @@ func (j *job) outcomeOf(ctx context.Context, g *group, u unit, wanted bool) (out
 
 // pass tells others what was made of a group here.
 func (j *job) pass(g *group) {
-	if g.key == "" || g.handler != nil || len(g.outcomes) != len(g.parts) {
+	if g.key.from == nil || g.handler != nil || len(g.outcomes) != len(g.parts) {
 		return
 	}
 	s := sharedGroup{}
@@ -182,5 +200,5 @@ func (j *job) pass(g *group) {
 		logrus.WithError(err).Warn("pass on merged layers")
 		return
 	}
-	j.Elsewhere.Made(j.sessions(), g.key, value, blobs)
+	j.Elsewhere.Made(j.sessions(), j.chain[g.whole.last].ID(), g.key.of, value, blobs)
 }

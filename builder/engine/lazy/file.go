@@ -28,7 +28,9 @@ import (
 type Elsewhere interface {
 	// Asked is true if any of the sessions reads or writes a shared cache.
 	Asked(sessions []string) bool
-	// Tree returns what is at a place of the file system whose layers have a chain id; nil if that is not known.
+	// Chain returns the name of a chain of layers that were fetched (package record: Chains); "" if it is its own.
+	Chain(sessions []string, chain string) string
+	// Tree returns what is at a place of the file system whose layers have a name; nil if that is not known.
 	Tree(ctx context.Context, sessions []string, chain, place string) *Tree
 	// Place is told where a file operation works, for those who will have other files to copy there: on a record, by its id.
 	Place(sessions []string, below string, places []string)
@@ -160,13 +162,19 @@ func Aside(ctx context.Context) bool { return ctx.Value(asideKey{}) != nil }
 var errNoTree = errors.New("nobody knows what is where it works")
 
 func (m fileManager) onSkeleton(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts []cache.RefOption) (cache.MutableRef, error) {
-	chain := parent.GetString(record.Chain)
-	if chain == "" {
+	ids := session.AllSessionIDs(g)
+	list := parent.LayerChain()
+	chains := record.Chains(list, func(chain string) string { return m.files.elsewhere.Chain(ids, chain) })
+	if err := list.Release(ctx); err != nil {
+		return nil, err
+	}
+	if len(chains) == 0 || chains[len(chains)-1] == "" {
 		return nil, errNoTree
 	}
+	chain := chains[len(chains)-1]
 	var trees []*Tree
 	for _, place := range m.places {
-		t := m.files.elsewhere.Tree(ctx, session.AllSessionIDs(g), chain, place)
+		t := m.files.elsewhere.Tree(ctx, ids, chain, place)
 		if t == nil {
 			return nil, fmt.Errorf("%w: %s on %s", errNoTree, place, chain)
 		}

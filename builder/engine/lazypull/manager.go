@@ -2,18 +2,29 @@ package lazypull
 
 import (
 	"context"
+	"slices"
 
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/session"
 )
 
 // Manager finalizes what is made on layers that are not here as a whole. BuildKit puts that off, and then can't load such a record in another process: it loads the mutable one first, and does
-// not say (cache/manager.go, getRecord) where the layers below that can be had.
-func Manager(m cache.Manager) cache.Manager { return manager{m} }
+// not say (cache/manager.go, getRecord) where the layers below that can be had. It also sees to it that layers above one that has to be fetched are mounted (between). The leases are the manager's; p may be nil.
+func Manager(m cache.Manager, p *Puller, lm leases.Manager) cache.Manager { return manager{m, p, lm} }
 
-type manager struct{ cache.Manager }
+type manager struct {
+	cache.Manager
+	p      *Puller
+	leases leases.Manager
+}
 
 func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
+	if parent != nil && m.p != nil && partial(parent) {
+		if err := m.between(ctx, parent, g); err != nil {
+			return nil, err
+		}
+	}
 	r, err := m.Manager.New(ctx, parent, g, opts...)
 	if err != nil || parent == nil || !partial(parent) {
 		return r, err
@@ -25,14 +36,13 @@ func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.G
 func partial(r cache.ImmutableRef) bool {
 	list := r.LayerChain()
 	defer func() { _ = list.Release(context.Background()) }()
-	for _, l := range list {
-		v := l.Get("cache.blobonly") // its cache/metadata.go
-		var only bool
-		if v != nil && v.Unmarshal(&only) == nil && only {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, blobOnly)
+}
+
+func blobOnly(l cache.ImmutableRef) bool {
+	v := l.Get("cache.blobonly") // its cache/metadata.go
+	var only bool
+	return v != nil && v.Unmarshal(&only) == nil && only
 }
 
 type finalizing struct{ cache.MutableRef }

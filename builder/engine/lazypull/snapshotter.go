@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/leases"
@@ -173,13 +172,11 @@ func (p *Puller) seen(sessions []string, of digest.Digest) {
 
 // unwanted says why a layer is not to be mounted: it is of no image of a registry, or a build does not want it.
 func (p *Puller) unwanted(l layer, sessions []string) error {
+	if p.wantsWhole(sessions) {
+		return errors.New("the build wants layers whole")
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, s := range sessions {
-		if slices.Contains(p.whole, s) {
-			return errors.New("the build wants layers whole")
-		}
-	}
 	if l.Cache || p.known[locator(l.Ref)] {
 		return nil
 	}

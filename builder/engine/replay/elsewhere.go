@@ -31,7 +31,9 @@ type Elsewhere interface {
 	Asked(sessions []string) bool
 	// Traces returns what was stored under a key, the newest first. A trace comes with the layer that its step made.
 	Traces(ctx context.Context, sessions []string, key string) []Travelled
-	// LayerID returns the id of the stored layer whose blob, on those of the layers below it, has a chain id; "" if that is not known.
+	// Chain returns the name of a chain of layers that were fetched (package record: Chains); "" if it is its own.
+	Chain(sessions []string, chain string) string
+	// LayerID returns the id of the stored layer whose blob, on those of the layers below it, has a name; "" if that is not known.
 	LayerID(sessions []string, chain string) string
 	// HasMounts is true if there is an archive for each of the keys of cache mounts.
 	HasMounts(sessions []string, keys []mounts.Key) bool
@@ -138,7 +140,7 @@ func (st *step) elsewhere(ctx context.Context, in *inputs) bool {
 	if e == nil || st.noCache || parent == nil || !e.Asked(ids) || len(st.mounts) > 0 && !e.HasMounts(ids, st.mounts) {
 		return false
 	}
-	below := chainIDs(parent)
+	below := chainIDs(parent, func(chain string) string { return e.Chain(ids, chain) })
 	if st.root != nil && len(below) != len(st.root.Lower) {
 		return false
 	}
@@ -212,13 +214,12 @@ func (st *step) take(ctx context.Context, parent cache.ImmutableRef, cm cache.Ma
 	return nil
 }
 
-// chainIDs are those of the layers of a record, topmost first.
-func chainIDs(ref cache.ImmutableRef) (ids []string) {
+// chainIDs are the names of the layers of a record, topmost first.
+func chainIDs(ref cache.ImmutableRef, named func(chain string) string) []string {
 	list := ref.LayerChain()
 	defer list.Release(context.Background())
-	for _, r := range slices.Backward(list) {
-		ids = append(ids, r.GetString(record.Chain))
-	}
+	ids := record.Chains(list, named)
+	slices.Reverse(ids)
 	return ids
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/util/progress"
@@ -35,6 +36,7 @@ const (
 	maxTimesPlain  = 64 << 20
 
 	noteDiffID = "diff-id" // digest of what is in the layer
+	noteTOC    = "toc"     // digest of its table of contents, if it has one
 	noteStep   = "step"    // for people
 )
 
@@ -48,13 +50,14 @@ type build struct {
 	solved []*solved         // that was in them
 	stored map[string]string // ids of stored layers by chain id
 	sums   map[string]string // what small layers are known by, by the digest of their content
+	names  map[string]string // of chains of layers
 	writes bool              // there will be a cache to write
 	worked []worksAt         // where file operations have
 	ran    []replay.Ran
 	copied []replay.Copied
-	made   map[string]made // by key
-	used   []remote.Entry  // that were found, and were right; of solver entries those that were read
-	mounts *mounts.Build   // nil: they do not travel
+	made   []made
+	used   []remote.Entry // that were found, and were right; of solver entries those that were read
+	mounts *mounts.Build  // nil: they do not travel
 }
 
 // reading is an index as it was when the build began.
@@ -72,11 +75,12 @@ func (b *build) reads(r reading, list []*solved) {
 		b.used = append(b.used, s.entry)
 	}
 	if b.stored == nil {
-		b.stored, b.sums = map[string]string{}, map[string]string{}
+		b.stored, b.sums, b.names = map[string]string{}, map[string]string{}, map[string]string{}
 	}
 	for _, s := range list {
 		maps.Copy(b.stored, s.Stored)
 		maps.Copy(b.sums, s.Sums)
+		maps.Copy(b.names, s.Names)
 	}
 }
 
@@ -166,15 +170,22 @@ func layerOf(e remote.Entry) (ocispecs.Descriptor, bool) {
 		return d, false
 	}
 	d.Annotations = map[string]string{labels.LabelUncompressed: diffID.String()}
+	if toc := e.Note[noteTOC]; toc != "" {
+		if _, err := digest.Parse(toc); err != nil {
+			return d, false
+		}
+		d.Annotations[estargz.TOCJSONDigestAnnotation] = toc
+	}
 	return d, true
 }
 
 func (r reading) handler(ctx context.Context, d ocispecs.Descriptor) *cache.DescHandler {
 	return &cache.DescHandler{
-		Provider:    func(session.Group) content.Provider { return r.store.Provider() },
-		Progress:    &controller.Controller{WriterFactory: progress.FromContext(ctx)},
-		Annotations: d.Annotations,
-		Ref:         r.store.ref(),
+		Provider:       func(session.Group) content.Provider { return r.store.Provider() },
+		Progress:       &controller.Controller{WriterFactory: progress.FromContext(ctx)},
+		SnapshotLabels: inParts(r.store.ref(), []ocispecs.Descriptor{d}, 0),
+		Annotations:    d.Annotations,
+		Ref:            r.store.ref(),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
@@ -25,6 +26,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/optbuild/optbuild/builder/compress"
 	"github.com/optbuild/optbuild/builder/engine/replay"
 	"github.com/optbuild/optbuild/builder/record"
 	"github.com/optbuild/optbuild/cache/remote"
@@ -33,7 +35,7 @@ import (
 // exporter writes what one build knows to a cache.
 type exporter struct {
 	solver.CacheExporterTarget
-	chains  *v1.CacheChains
+	made    *v1.CacheChains
 	caches  *Caches
 	store   *store
 	builds  []*build // that asked for it
@@ -44,7 +46,7 @@ var _ remotecache.Exporter = (*exporter)(nil)
 
 func newExporter(c *Caches, store *store, builds []*build, g session.Group) *exporter {
 	chains := v1.NewCacheChains()
-	return &exporter{CacheExporterTarget: chains, chains: chains, caches: c, store: store, builds: builds, session: g}
+	return &exporter{CacheExporterTarget: chains, made: chains, caches: c, store: store, builds: builds, session: g}
 }
 
 func (e *exporter) Name() string {
@@ -53,7 +55,7 @@ func (e *exporter) Name() string {
 
 // Config says how layers are compressed that have no blob yet.
 func (e *exporter) Config() remotecache.Config {
-	return remotecache.Config{Compression: compression.New(compression.Zstd)}
+	return remotecache.Config{Compression: compression.New(compress.ForCache(compress.Options{}))}
 }
 
 // maxPushes is how many layers are sent at a time.
@@ -98,14 +100,14 @@ func (e *exporter) add(ctx context.Context, entries []remote.Entry) {
 }
 
 func (e *exporter) send(ctx context.Context) ([]remote.Entry, error) {
-	config, blobs, err := e.chains.Marshal(ctx)
+	config, blobs, err := e.made.Marshal(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if len(config.Layers) == 0 {
 		return nil, nil // nothing that another machine could use
 	}
-	s := &solved{Config: config, Stored: map[string]string{}, Sums: map[string]string{}}
+	s := &solved{Config: config, Names: e.names(ctx, config.Layers, blobs), Stored: map[string]string{}, Sums: map[string]string{}}
 	traces, err := e.traces(ctx, s, blobs)
 	if err != nil {
 		return nil, fmt.Errorf("what steps have looked at: %w", err)
@@ -250,7 +252,7 @@ func (e *exporter) trace(ctx context.Context, b *build, r replay.Ran, s *solved,
 		return entry, false, nil // nobody has asked for its layer
 	}
 	layer := remotes[0].Descriptors[len(remotes[0].Descriptors)-1]
-	if chain := ref.GetString(record.Chain); chain != "" {
+	if chain := e.chain(ref); chain != "" {
 		s.Stored[chain] = r.Layer
 	}
 	var chains []string
@@ -282,10 +284,14 @@ func (e *exporter) trace(ctx context.Context, b *build, r replay.Ran, s *solved,
 	if _, ok := blobs[layer.Digest]; !ok {
 		blobs[layer.Digest] = v1.DescriptorProviderPair{Descriptor: layer, Provider: remotes[0].Provider}
 	}
-	return remote.Entry{
+	entry = remote.Entry{
 		Kind: kindTrace, Key: hex.EncodeToString(key[:]), Created: now(), Blob: blob, Holds: []ocispecs.Descriptor{bare(layer)},
 		Note: map[string]string{noteDiffID: layer.Annotations[labels.LabelUncompressed], noteStep: r.Name},
-	}, true, nil
+	}
+	if toc := layer.Annotations[estargz.TOCJSONDigestAnnotation]; toc != "" {
+		entry.Note[noteTOC] = toc
+	}
+	return entry, true, nil
 }
 
 // digestsOf are the chain id of a record and the digest of its layer's content, "" if it has none.
@@ -295,7 +301,7 @@ func (e *exporter) digestsOf(ctx context.Context, id string) (chain, diffID stri
 		return "", ""
 	}
 	defer ref.Release(context.WithoutCancel(ctx))
-	return ref.GetString(record.Chain), ref.GetString(record.DiffID)
+	return e.chain(ref), ref.GetString(record.DiffID)
 }
 
 // times makes entries of the files that were copied.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/moby/buildkit/cache"
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -131,16 +132,20 @@ func TestOthers(t *testing.T) {
 	c := New(nil, nil, nil, nil)
 	for _, s := range []string{"a", "b"} {
 		b := c.of([]string{s}, true)[0]
-		b.reads(reading{}, []*solved{{Stored: map[string]string{"chain": "layer of " + s}, Sums: map[string]string{"diff": "sum of " + s}}})
+		b.reads(reading{}, []*solved{{Names: map[string]string{"fetched": "made by " + s}, Stored: map[string]string{"chain": "layer of " + s}, Sums: map[string]string{"diff": "sum of " + s}}})
 	}
 	if got := c.LayerID([]string{"b"}, "chain") + ", " + c.Sum([]string{"a"}, "diff"); got != "layer of b, sum of a" {
 		t.Error(got)
 	}
+	if got := c.Chain([]string{"b"}, "fetched"); got != "made by b" || c.Chain([]string{"c"}, "fetched") != "" {
+		t.Errorf("a chain is called %q", got)
+	}
 	if c.Asked([]string{"c"}) || c.LayerID([]string{"c"}, "chain") != "" || c.Sum(nil, "diff") != "" {
 		t.Error("a build that asked for no cache has one")
 	}
-	c.Made([]string{"a"}, "key", []byte("value"), nil)
-	c.Made([]string{"c"}, "key", []byte("value"), nil)
+	key := func([]cache.ImmutableRef) string { return "key" }
+	c.Made([]string{"a"}, "record", key, []byte("value"), nil)
+	c.Made([]string{"c"}, "record", key, []byte("value"), nil)
 	if a, b := c.builds["a"], c.builds["b"]; len(a.made) != 1 || len(b.made) != 0 || len(c.builds) != 2 {
 		t.Errorf("got %v, %v and %d builds", a.made, b.made, len(c.builds))
 	}

@@ -3,7 +3,6 @@ package sharing
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/moby/buildkit/cache"
@@ -24,8 +23,10 @@ const (
 
 // made is what an image's export has told.
 type made struct {
-	value []byte
-	blobs []ocispecs.Descriptor
+	record string
+	key    func([]cache.ImmutableRef) string
+	value  []byte
+	blobs  []ocispecs.Descriptor
 }
 
 var _ export.Elsewhere = (*Caches)(nil)
@@ -51,25 +52,27 @@ func (c *Caches) Layers(ctx context.Context, sessions []string, key string) ([]b
 }
 
 // Made notes layers for whoever writes a cache at the end.
-func (c *Caches) Made(sessions []string, key string, value []byte, blobs []ocispecs.Descriptor) {
+func (c *Caches) Made(sessions []string, record string, key func([]cache.ImmutableRef) string, value []byte, blobs []ocispecs.Descriptor) {
 	for _, b := range c.of(sessions, false) {
 		b.mu.Lock()
-		if b.made == nil {
-			b.made = map[string]made{}
-		}
-		b.made[key] = made{value, blobs}
+		b.made = append(b.made, made{record, key, value, blobs})
 		b.mu.Unlock()
 	}
 }
 
 // layers makes entries of what images were given; their layers join the blobs.
 func (e *exporter) layers(ctx context.Context, blobs v1.DescriptorProvider) (entries []remote.Entry, err error) {
+	keys := map[string]bool{}
 	for _, b := range e.builds {
 		b.mu.Lock()
-		all := maps.Clone(b.made)
+		all := slices.Clone(b.made)
 		b.mu.Unlock()
-		for _, key := range slices.Sorted(maps.Keys(all)) {
-			m := all[key]
+		for _, m := range slices.Backward(all) { // the last one under a key is of the last image
+			key := e.keyOf(ctx, m)
+			if key == "" || keys[key] {
+				continue
+			}
+			keys[key] = true
 			var holds []ocispecs.Descriptor
 			for _, d := range m.blobs {
 				blobs[d.Digest] = v1.DescriptorProviderPair{Descriptor: d, Provider: e.caches.content, InfoProvider: e.caches.content}
@@ -83,4 +86,16 @@ func (e *exporter) layers(ctx context.Context, blobs v1.DescriptorProvider) (ent
 		}
 	}
 	return entries, nil
+}
+
+// keyOf is "" for layers that no cache was asked for, or that are gone.
+func (e *exporter) keyOf(ctx context.Context, m made) string {
+	ref, err := e.caches.manager.Get(ctx, m.record, nil, cache.NoUpdateLastUsed)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = ref.Release(context.WithoutCancel(ctx)) }()
+	list := ref.LayerChain()
+	defer func() { _ = list.Release(context.WithoutCancel(ctx)) }()
+	return m.key(list)
 }

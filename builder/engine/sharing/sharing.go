@@ -45,6 +45,7 @@ type Caches struct {
 	mu     sync.Mutex
 	builds map[string]*build // by session
 	order  []string          // of the sessions, the oldest first
+	names  map[string]string // of chains of layers, by what they are when they were fetched
 }
 
 // maxBuilds is how many builds are remembered. One of which more begin while it goes on writes less than it could.
@@ -52,7 +53,7 @@ const maxBuilds = 256
 
 // New returns what has no caches yet. Records are those of the manager, their blobs in the store.
 func New(sessions *session.Manager, hosts docker.RegistryHosts, manager cache.Manager, blobs content.Store) *Caches {
-	return &Caches{sessions: sessions, hosts: hosts, manager: manager, content: blobs, builds: map[string]*build{}}
+	return &Caches{sessions: sessions, hosts: hosts, manager: manager, content: blobs, builds: map[string]*build{}, names: map[string]string{}}
 }
 
 // open returns the cache that attributes name, with the credentials of a session.

@@ -43,7 +43,9 @@ const (
 type solved struct {
 	Config *cacheimporttypes.CacheConfig `json:"config"` // BuildKit's
 	Layers []ocispecs.Descriptor         `json:"layers"` // with their annotations
-	// Stored are the ids of stored layers by the chain id of what they make with the layers below them.
+	// Names are what chains of layers are called whose id is another one for those who fetch them, by that: see package record.
+	Names map[string]string `json:"names,omitempty"`
+	// Stored are the ids of stored layers by the name of what they make with the layers below them.
 	Stored map[string]string `json:"stored,omitempty"`
 	// Sums are what small layers are known by, by the digest of their content.
 	Sums map[string]string `json:"sums,omitempty"`
@@ -127,7 +129,7 @@ func (s *solved) into(chains solver.CacheExporterTarget, p content.Provider, ref
 	for _, d := range s.Layers {
 		d.Annotations = withoutSources(d.Annotations)
 		d.Annotations[sourceRef] = ref
-		layers[d.Digest] = v1.DescriptorProviderPair{Descriptor: d, Provider: p}
+		layers[d.Digest] = v1.DescriptorProviderPair{Descriptor: d, Provider: partsProvider{p, ref}}
 	}
 	return v1.ParseConfig(*s.Config, layers, chains)
 }

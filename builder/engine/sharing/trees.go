@@ -13,7 +13,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder/engine/lazy"
-	"github.com/optbuild/optbuild/builder/record"
 	"github.com/optbuild/optbuild/cache/remote"
 )
 
@@ -110,7 +109,7 @@ func (e *exporter) treesOf(ctx context.Context, b *build, w worksAt) (entries []
 		return nil, nil
 	}
 	defer below.Release(context.WithoutCancel(ctx))
-	chain := below.GetString(record.Chain)
+	chain := e.chain(below)
 	if chain == "" {
 		logrus.Debugf("what is at %q is not passed on: the layers have no digests", w.places)
 		return nil, nil
