@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"time"
 
@@ -176,7 +177,11 @@ func (s *Store) push(ctx context.Context, d ocispecs.Descriptor, p content.Provi
 	}
 	d = ocispecs.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 	if from != nil && reference.Domain(from) == reference.Domain(s.repo) && reference.Path(from) != reference.Path(s.repo) {
-		d.Annotations = map[string]string{labels.LabelDistributionSource + "." + reference.Domain(s.repo): reference.Path(from)}
+		host := reference.Domain(s.repo)
+		if h, _, err := net.SplitHostPort(host); err == nil { // so containerd looks it up
+			host = h
+		}
+		d.Annotations = map[string]string{labels.LabelDistributionSource + "." + host: reference.Path(from)}
 	}
 	// containerd's request for an upload that nobody writes to ends only so.
 	ctx, cancel := context.WithCancel(ctx)

@@ -20,11 +20,8 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/util/compression"
-	"github.com/moby/buildkit/util/progress"
-	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/optbuild/optbuild/builder/compress"
 	"github.com/optbuild/optbuild/builder/engine/replay"
@@ -57,9 +54,6 @@ func (e *exporter) Name() string {
 func (e *exporter) Config() remotecache.Config {
 	return remotecache.Config{Compression: compression.New(compress.ForCache(compress.Options{}))}
 }
-
-// maxPushes is how many layers are sent at a time.
-const maxPushes = 4
 
 // Finalize sends what the registry does not have yet. What goes wrong is told, and is no error of the build: the image is out.
 func (e *exporter) Finalize(ctx context.Context) (map[string]string, error) {
@@ -182,26 +176,6 @@ func (e *exporter) known(ctx context.Context, config *cacheimporttypes.CacheConf
 	}
 	is, _, err := chains.Marshal(ctx)
 	return reflect.DeepEqual(was, is), err
-}
-
-// push sends layers that the registry does not have. Of those that an index held when it was read it is not asked.
-func (e *exporter) push(ctx context.Context, blobs v1.DescriptorProvider) error {
-	there := map[digest.Digest]bool{}
-	for _, b := range e.builds {
-		maps.Copy(there, b.holds(e.store.named.Name()))
-	}
-	eg, ctx := errgroup.WithContext(ctx)
-	eg.SetLimit(maxPushes)
-	for d, pair := range blobs {
-		if there[d] {
-			continue
-		}
-		eg.Go(func() error {
-			done := progress.OneOff(ctx, "sending layer "+pair.Descriptor.Digest.String())
-			return done(e.store.Push(ctx, bare(pair.Descriptor), pair, nil))
-		})
-	}
-	return eg.Wait()
 }
 
 func (e *exporter) solved(ctx context.Context, s *solved, blobs v1.DescriptorProvider) (remote.Entry, error) {
