@@ -41,7 +41,7 @@ func (b *bench) coldCases() (list []*one) {
 			}})
 		}
 	}
-	return list
+	return append(list, g.cacheExportCases(b)...)
 }
 
 // coldFlags are the ones that make optbuild write a cache, and read it.
