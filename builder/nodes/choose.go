@@ -122,7 +122,7 @@ func ask(ctx context.Context, n *node, platform string) (a answer) {
 	}
 	if err != nil {
 		c.Close()
-		if ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if expired(ctx, err) {
 			err = fmt.Errorf("no answer in %s", n.Timeout)
 		}
 		a.err = plain(err)
@@ -130,6 +130,11 @@ func ask(ctx context.Context, n *node, platform string) (a answer) {
 	}
 	a.client, a.builds = c, active(ctx, c)
 	return a
+}
+
+// expired reports whether a call has failed for want of time. The other end, which knows the deadline, may be the first to say so.
+func expired(ctx context.Context, err error) bool {
+	return errors.Is(ctx.Err(), context.DeadlineExceeded) || grpcerrors.Code(err) == codes.DeadlineExceeded
 }
 
 // dial makes a client. Nothing is sent yet.

@@ -61,11 +61,12 @@ func fleetOf(t *testing.T, timeout time.Duration, daemons ...*daemon) *Fleet {
 		t.Cleanup(s.Stop)
 	}
 	f := New(list)
-	f.grace = 100 * time.Millisecond
+	f.grace = time.Minute // all are waited for
 	return f
 }
 
 func TestChoose(t *testing.T) {
+	const impatient = "none that is silent"
 	for _, c := range []struct {
 		name    string
 		daemons []*daemon
@@ -78,12 +79,15 @@ func TestChoose(t *testing.T) {
 		{"an idle one", []*daemon{{arch: "arm64", builds: 1}, {arch: "arm64"}}, []int{1}, "", time.Minute},
 		{"none that is not there", []*daemon{nil, {arch: "arm64", builds: 1}}, []int{1}, "dial unix", time.Minute},
 		{"none of another platform", []*daemon{{arch: "riscv64"}, {arch: "arm64", builds: 1}}, []int{1}, "does not build linux/arm64: it has linux/riscv64", time.Minute},
-		{"none that is silent", []*daemon{{arch: "arm64", builds: 9}, {mute: true}}, []int{0}, "", time.Minute},
+		{impatient, []*daemon{{arch: "arm64", builds: 9}, {mute: true}}, []int{0}, "", time.Minute},
 		{"none", []*daemon{nil, {mute: true}}, []int{-1}, "no answer in 300ms", 300 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			f := fleetOf(t, c.timeout, c.daemons...)
+			if c.name == impatient {
+				f.grace = 100 * time.Millisecond
+			}
 			var lost []string
 			for turn, want := range c.want {
 				got, failed := f.choose(t.Context(), "linux/arm64", f.nodes)
@@ -136,4 +140,17 @@ func TestWatch(t *testing.T) {
 	if !errors.Is(context.Cause(ctx), errSilent) {
 		t.Errorf("it is silent, and the cause is %v", context.Cause(ctx))
 	}
+}
+
+// TestIdle takes an idle node without waiting for one that is silent.
+func TestIdle(t *testing.T) {
+	f := fleetOf(t, time.Hour, &daemon{mute: true}, &daemon{arch: "arm64"})
+	f.grace = time.Hour
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	got, lost := f.choose(ctx, "linux/arm64", f.nodes)
+	if ctx.Err() != nil || got == nil || got.node != f.nodes[1] || len(lost) > 0 {
+		t.Fatalf("got %+v, lost %v, %v", got, lost, ctx.Err())
+	}
+	got.client.Close()
 }

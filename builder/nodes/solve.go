@@ -81,9 +81,11 @@ func watch(ctx context.Context, c *client.Client, timeout time.Duration, lose fu
 			return
 		case <-tick.C:
 		}
-		ask, cancel := context.WithTimeout(ctx, timeout)
+		ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout) // another deadline is not the node's
+		stop := context.AfterFunc(ctx, cancel)
 		_, err := c.Info(ask)
-		silent := err != nil && ask.Err() != nil && ctx.Err() == nil
+		silent := err != nil && expired(ask, err) && ctx.Err() == nil
+		stop()
 		cancel()
 		if silent {
 			lose(errSilent)
