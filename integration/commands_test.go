@@ -43,6 +43,8 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"image-formats":   imageFormats,
 	"image-begins":    imageBegins,
 	"image-config":    imageConfig,
+	"image-machine":   imageMachine,
+	"go-compile":      goCompile,
 	"image-layers":    imageLayers,
 	"image-exists":    imageExists,
 	"images-same":     imagesSame,

@@ -16,12 +16,23 @@ func (p *stockPeer) start(context.Context) error { return nil }
 func (p *stockPeer) empty(ctx context.Context, _ string) error { return p.emptyDaemon(ctx) }
 
 func (p *stockPeer) command(j job) (*exec.Cmd, error) {
+	if err := emulates(j); err != nil {
+		return nil, err
+	}
 	return p.buildctl(buildctlArguments(j)...), nil
 }
 
 func (p *stockPeer) steps(_ job, log []byte) (Steps, error) { return plainSteps(log), nil }
 
 func (p *stockPeer) daemons() []int { return []int{p.daemon.Process.Pid} }
+
+// emulates is an error if stock BuildKit can't run what a job builds.
+func emulates(j job) error {
+	if j.platforms == "" {
+		return nil
+	}
+	return registered()
+}
 
 func buildctlArguments(j job) []string {
 	args := []string{"build", "--progress=plain", "--frontend=dockerfile.v0", "--local=context=" + j.dir, "--local=dockerfile=" + filepath.Dir(j.file),
@@ -62,6 +73,9 @@ exit $code
 `
 
 func (p *oncePeer) command(j job) (*exec.Cmd, error) {
+	if err := emulates(j); err != nil {
+		return nil, err
+	}
 	c := exec.Command("sh", append([]string{"-c", once, "sh", p.stateRoot("stock-once", j.state), p.config, p.Stock}, buildctlArguments(j)...)...)
 	c.Env = p.stockEnvironment()
 	return c, nil
