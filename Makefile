@@ -72,7 +72,7 @@ bin/stock/buildkitd: integration/bench/stock/go.mod integration/bench/stock/go.s
 parity: build bin/stock/buildkitd
 	@./integration/install $(TEST_PACKAGES)
 	cd integration && OPTBUILD_BIN=$(CURDIR)/bin/optbuild STOCK_BUILDKITD=$(CURDIR)/bin/stock/buildkitd STOCK_BUILDCTL=$(CURDIR)/bin/stock/buildctl \
-	  STOCK_RUNC=$(CURDIR)/$(EMBEDDED)/runc go test -count=1 -run '^Test(Parity|FrontendImage|Nodes)$$'
+	  STOCK_RUNC=$(CURDIR)/$(EMBEDDED)/runc go test -count=1 -run '^Test(Parity|ParityAttested|FrontendImage|Nodes)$$'
 
 lint: bin/staticcheck $(EMBEDDED)/runc.sha256
 	@out=$$(git ls-files -co --exclude-standard -- '*.go' | xargs gofmt -l); test -z "$$out" || { echo "run gofmt -w on:"; echo "$$out"; exit 1; }

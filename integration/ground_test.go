@@ -111,12 +111,18 @@ func foreignBase(ctx context.Context, dir, cache string) (why string) {
 	if err := e.Prepare(foreignArch, "linux/"+foreignArch); err != nil {
 		return err.Error()
 	}
-	base, err := bases.BusyboxFor(ctx, cache, foreignArch)
-	if err == nil {
-		err = copyTree(base.Dir, filepath.Join(dir, "bases", base.Name))
+	makers := []func(context.Context, string, string) (bases.Base, error){bases.BusyboxFor}
+	if os.Getenv("OPTBUILD_TEST_TOOLS") != "" || bases.Made(cache, "tools-"+foreignArch) {
+		makers = append(makers, bases.ToolsFor)
 	}
-	if err != nil {
-		return strings.ReplaceAll(err.Error(), "\n", " ")
+	for _, m := range makers {
+		base, err := m(ctx, cache, foreignArch)
+		if err == nil {
+			err = copyTree(base.Dir, filepath.Join(dir, "bases", base.Name))
+		}
+		if err != nil {
+			return strings.ReplaceAll(err.Error(), "\n", " ")
+		}
 	}
 	return ""
 }

@@ -134,7 +134,8 @@ func optOut(file, who string) (string, error) {
 
 func scriptName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txtar") }
 
-// condition knows [root], [debian] (there is a Debian base image), [emulator] (there is one for arm64, which can run here) and [fuse] (this user may open /dev/fuse).
+// condition knows [root], [debian] (there is a Debian base image), [emulator] (there is one for arm64, which can run here) [tools]
+// (it has a C compiler and dpkg) and [fuse] (this user may open /dev/fuse).
 func condition(g *ground, cond string) (bool, error) {
 	switch cond {
 	case "root":
@@ -143,6 +144,8 @@ func condition(g *ground, cond string) (bool, error) {
 		return slices.Contains(g.bases(), "debian"), nil
 	case "emulator":
 		return slices.Contains(g.bases(), "busybox-"+foreignArch), nil
+	case "tools":
+		return slices.Contains(g.bases(), "tools-"+foreignArch), nil
 	case "fuse":
 		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 		if err == nil {

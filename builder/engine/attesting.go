@@ -128,7 +128,7 @@ func (i attestingInstance) Export(ctx context.Context, src *exporter.Source, inf
 		for _, name := range names {
 			for _, a := range list {
 				if err := i.attach(ctx, info.SessionID, name, a); err != nil {
-					return fmt.Errorf("push the attestations of %s: %w", name, err)
+					return fmt.Errorf("the image is pushed, its attestations are not (--attest-in=index needs nothing but an index): %s: %w", name, err)
 				}
 			}
 		}

@@ -80,6 +80,9 @@ func (r Registry) create(ctx context.Context, t reference.NamedTagged, sources [
 			if err := r.copyTo(ctx, s.fetcher, d, t); err != nil {
 				return Result{}, fmt.Errorf("copy %s: %w", d.Digest, err)
 			}
+			if err := r.copyBeside(ctx, s, d, t); err != nil {
+				return Result{}, fmt.Errorf("copy the attestations of %s: %w", d.Digest, err)
+			}
 		}
 	}
 	if o.Append {
@@ -100,6 +103,29 @@ func (r Registry) create(ctx context.Context, t reference.NamedTagged, sources [
 		}
 	}
 	return Result{t.String(), d, x}, nil
+}
+
+// copyBeside copies the attestations that an entry has beside it. Those in the index are entries themselves. A registry that does not tell has none.
+func (r Registry) copyBeside(ctx context.Context, s source, d ocispecs.Descriptor, to reference.Named) error {
+	if subject(d) != "" {
+		return nil
+	}
+	list, err := referrer.Attestations(ctx, s.fetcher, d.Digest)
+	if err != nil {
+		return nil
+	}
+	for _, a := range list {
+		if slices.ContainsFunc(s.entries, func(d ocispecs.Descriptor) bool { return d.Digest == a.Digest }) {
+			continue
+		}
+		if err := r.copyTo(ctx, s.fetcher, a, to); err != nil {
+			return err
+		}
+		if err := referrer.Announce(ctx, r.resolver(), to.Name(), d.Digest, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Inspection is what a name refers to at its registry.

@@ -52,6 +52,18 @@ func BusyboxFor(ctx context.Context, cache, arch string) (Base, error) {
 	return makeOnce(ctx, cache, "busybox-"+arch, arch, recipe, v1.Config{Cmd: []string{"sh"}})
 }
 
+// ToolsFor makes an image with Debian's C compiler and dpkg for a foreign architecture, as Debian calls it. It runs nothing of it. Some 270 MB; a minute or two.
+func ToolsFor(ctx context.Context, cache, arch string) (Base, error) {
+	recipe := func(ctx context.Context, tmp, tar string) error { return foreignToolsTar(ctx, tmp, tar, arch) }
+	return makeOnce(ctx, cache, "tools-"+arch, arch, recipe, v1.Config{Cmd: []string{"sh"}})
+}
+
+// Made reports whether a base image is in the cache.
+func Made(cache, name string) bool {
+	_, err := os.Stat(filepath.Join(cache, name+"-"+version))
+	return err == nil
+}
+
 // Debian makes an image of this machine's release of Debian or Ubuntu, in which apt works. It carries the machine's
 // certificates, so that its steps trust what the machine trusts.
 func Debian(ctx context.Context, cache string) (Base, error) {

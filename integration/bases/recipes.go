@@ -122,12 +122,22 @@ func writeBusybox(dest string, binary []byte, applets []string) error {
 
 // debianTar needs root, or a user with subordinate ids.
 func debianTar(ctx context.Context, tmp, dest string) error {
+	return mmdebstrap(ctx, tmp, dest, "--variant=minbase", "--include=ca-certificates", "--customize-hook=upload "+caBundle+" "+caBundle)
+}
+
+// foreignToolsTar unpacks packages of another architecture without configuring them, so that nothing of it has to run.
+func foreignToolsTar(ctx context.Context, tmp, dest, arch string) error {
+	return mmdebstrap(ctx, tmp, dest, "--variant=extract", "--architectures="+arch, "--skip=check/qemu",
+		"--include=gcc,libc6-dev,dpkg,dash,coreutils,tar,sed,grep,findutils,gzip,diffutils,base-files,perl-base,debconf,libc-bin")
+}
+
+// mmdebstrap takes packages of this machine's release from where apt takes them.
+func mmdebstrap(ctx context.Context, tmp, dest string, options ...string) error {
 	codename, err := output(exec.CommandContext(ctx, "sh", "-c", `. /etc/os-release && echo "$VERSION_CODENAME"`))
 	if err != nil {
 		return err
 	}
-	args := []string{"--quiet", "--variant=minbase", "--include=ca-certificates",
-		"--customize-hook=upload " + caBundle + " " + caBundle, codename, dest}
+	args := append([]string{"--quiet"}, append(options, codename, dest)...)
 	sources, err := aptSources(ctx, codename)
 	if err != nil {
 		return err
