@@ -17,7 +17,7 @@ import (
 
 // cacheExportCases are about writing a cache, over the link of the cold runners: of a build in which nothing has changed, and of one with a step that is new.
 func (g *coldGround) cacheExportCases(b *bench) []*one {
-	p := &coldProject{name: "npm", generate: npmProject, drop1: dropNpm, made: "app/dist/app.js"}
+	var npm *project
 	step := &newStep{}
 	return []*one{
 		{
@@ -26,10 +26,12 @@ func (g *coldGround) cacheExportCases(b *bench) []*one {
 				if err := g.make(ctx, b); err != nil {
 					return err
 				}
-				return g.write(ctx, p)
+				var err error
+				npm, err = npmProject(ctx, g.bench)
+				return err
 			},
 			rows: func(ctx context.Context, runs int) ([]Result, error) {
-				return g.exportUnchanged(ctx, p.project, max(1, runs/3))
+				return g.exportUnchanged(ctx, npm, max(1, runs/3))
 			},
 		},
 		{
