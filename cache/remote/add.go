@@ -11,9 +11,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// refresh is by how much an entry must have aged before it is written again only because it was added again. So a build that adds nothing new writes nothing, once a day excepted,
+// Refresh is by how much an entry must have aged before it is written again only because it was added again. So a build that adds nothing new writes nothing, once a day excepted,
 // and what is used does not get old.
-const refresh = 24 * time.Hour
+const Refresh = 24 * time.Hour
 
 // Add adds entries to the scope that is written, to what is there, and returns when it is certain that they last: until a bound or somebody removes them. Their blobs must have
 // been pushed. What does not fit into the bounds is dropped, the oldest first; if that is one of these entries, Warn is told. If all are there already, nothing is written.
@@ -78,7 +78,7 @@ func (s *Store) merge(mine, current []identified) ([]identified, bool) {
 			s.warn(s.o.Write, "%s %s (%d bytes) does not fit into its bounds: it is not kept", e.Kind, clip(e.Key), e.Blob.Size)
 			continue
 		}
-		if old, ok := there[e.id]; !ok || e.Created.Sub(old.Created) > refresh {
+		if old, ok := there[e.id]; !ok || e.Created.Sub(old.Created) > Refresh {
 			done = false
 		}
 	}

@@ -108,7 +108,7 @@ func TestUnchangedWritesNothing(t *testing.T) {
 			t.Errorf("it waited %v", d)
 		}
 		// What is used does not get old.
-		time.Sleep(refresh)
+		time.Sleep(Refresh)
 		if err := s.Add(ctx, []Entry{entry("a", "1", time.Now())}); err != nil {
 			t.Fatal(err)
 		}

@@ -70,8 +70,9 @@ func (e *exporter) Finalize(ctx context.Context) (map[string]string, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if len(entries) > 0 {
-		e.add(ctx, entries)
+	used, due := e.used()
+	if len(entries) > 0 || due {
+		e.add(ctx, append(entries, used...))
 	}
 	return nil, nil
 }
@@ -132,23 +133,24 @@ func (e *exporter) send(ctx context.Context) ([]remote.Entry, error) {
 		}
 		entries = append(entries, build)
 	}
-	return append(entries, e.used()...), nil
+	return entries, nil
 }
 
-// used are the entries of the scope that is written which the build has used: they are added again, so that what is in use does not grow too old. If nothing else is added, that writes nothing
-// most often (see remote.Store.Add).
-func (e *exporter) used() (entries []remote.Entry) {
+// used are the entries of the scope that is written which the build has used: they are added again, so that what is in use does not grow too old. If nothing else is added, that is due once a day: then a build
+// that has made nothing new does not ask the registry for anything.
+func (e *exporter) used() (entries []remote.Entry, due bool) {
 	for _, b := range e.builds {
 		b.mu.Lock()
 		for _, u := range b.used {
 			if u.Scope == e.store.options.Write {
+				due = due || now().Sub(u.Created) > remote.Refresh
 				u.Created = now()
 				entries = append(entries, u)
 			}
 		}
 		b.mu.Unlock()
 	}
-	return entries
+	return entries, due
 }
 
 // now is when an entry is added. How old its content is does not matter: a step that ran long ago may be in use every day.

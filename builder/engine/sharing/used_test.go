@@ -20,7 +20,11 @@ func TestUsedStaysYoung(t *testing.T) {
 	b.uses(entry("other", "trace of another scope"))
 	e := &exporter{store: &store{options: scope.Options{Write: "main"}}, builds: []*build{b}}
 	var got []string
-	for _, u := range e.used() {
+	used, due := e.used()
+	if !due {
+		t.Error("nothing is due of what is old")
+	}
+	for _, u := range used {
 		got = append(got, u.Key)
 		if time.Since(u.Created) > time.Hour {
 			t.Errorf("%s was made %s", u.Key, u.Created)
@@ -28,5 +32,13 @@ func TestUsedStaysYoung(t *testing.T) {
 	}
 	if len(got) != 2 || got[0] != "solved" || got[1] != "trace" {
 		t.Errorf("used: %q", got)
+	}
+
+	// What was added today is not due.
+	young := entry("main", "young")
+	young.Created = time.Now().Add(-time.Hour)
+	e.builds = []*build{{used: []remote.Entry{young}}}
+	if used, due := e.used(); due || len(used) != 1 {
+		t.Errorf("due %v: %v", due, used)
 	}
 }
