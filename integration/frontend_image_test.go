@@ -28,15 +28,7 @@ content
 // each layer with the same digest.
 func TestFrontendImage(t *testing.T) {
 	g := prepare(t)
-	work, err := os.MkdirTemp(g.Dir, "frontend-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := newServer(g, work)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	work, server := workplace(t, g, "frontend-")
 	ours := &optbuild{bin: filepath.Join(g.Dir, "bin", "optbuild"), state: filepath.Join(work, "state"), level: "safe"}
 	image := server.Addr + "/optbuild-frontend:test"
 	pushFrontend(t, ours, filepath.Join(work, "programs"), image)

@@ -30,23 +30,8 @@ import (
 // dial-stdio` as those do there.
 func TestNodes(t *testing.T) {
 	g := prepare(t)
-	if os.Geteuid() != 0 {
-		skipped.skip(t, "not root, which stock buildkitd needs here")
-	}
-	for _, name := range []string{"STOCK_BUILDKITD", "STOCK_BUILDCTL"} {
-		if os.Getenv(name) == "" {
-			skipped.skip(t, name+" does not name a binary of stock BuildKit; make parity")
-		}
-	}
-	work, err := os.MkdirTemp(g.Dir, "nodes-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := newServer(g, work)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	needStock(t)
+	work, server := workplace(t, g, "nodes-")
 	own := "linux/" + runtime.GOARCH
 	ours := &optbuild{bin: filepath.Join(g.Dir, "bin", "optbuild"), state: filepath.Join(work, "state")}
 	f := &nodeFixture{ours, filepath.Join(work, "certs"), map[string]*stock{}}

@@ -21,23 +21,8 @@ import (
 // same form, of which no two are equal. Without it the index is stock BuildKit's without provenance, and artifacts of that form are beside the images.
 func TestParityAttested(t *testing.T) {
 	g := prepare(t)
-	if os.Geteuid() != 0 {
-		skipped.skip(t, "not root, which stock buildkitd needs here")
-	}
-	for _, name := range []string{"STOCK_BUILDKITD", "STOCK_BUILDCTL"} {
-		if os.Getenv(name) == "" {
-			skipped.skip(t, name+" does not name a binary of stock BuildKit to compare with")
-		}
-	}
-	work, err := os.MkdirTemp(g.Dir, "attested-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := newServer(g, work)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	needStock(t)
+	work, server := workplace(t, g, "attested-")
 	dir := filepath.Join(work, "app")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)

@@ -26,30 +26,15 @@ import (
 // STOCK_RUNC, without which runc is looked for in PATH.
 func TestParity(t *testing.T) {
 	g := prepare(t)
-	if os.Geteuid() != 0 {
-		skipped.skip(t, "not root, which stock buildkitd needs here")
-	}
-	for _, name := range []string{"STOCK_BUILDKITD", "STOCK_BUILDCTL"} {
-		if os.Getenv(name) == "" {
-			skipped.skip(t, name+" does not name a binary of stock BuildKit to compare with")
-		}
-	}
+	needStock(t)
 	cases, err := filepath.Glob("testdata/parity/*.txtar")
 	if err != nil || len(cases) == 0 {
 		t.Fatalf("no cases (%v)", err)
 	}
-	work, err := os.MkdirTemp(g.Dir, "parity-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	work, server := workplace(t, g, "parity-")
 	if err := os.Chmod(work, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	server, err := newServer(g, work)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
 	stock := startStock(t, filepath.Join(work, "stock"))
 	ours := &optbuild{bin: filepath.Join(g.Dir, "bin", "optbuild"), state: filepath.Join(work, "root.state")}
 	user := userOptbuild(t, g, work)
@@ -135,6 +120,34 @@ func newParityCase(file, dir, registry string) (*parityCase, error) {
 type stock struct {
 	addr    string
 	process *os.Process
+}
+
+// needStock skips a test where there is no stock BuildKit.
+func needStock(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		skipped.skip(t, "not root, which stock buildkitd needs here")
+	}
+	for _, name := range []string{"STOCK_BUILDKITD", "STOCK_BUILDCTL"} {
+		if os.Getenv(name) == "" {
+			skipped.skip(t, name+" does not name a binary of stock BuildKit; make parity")
+		}
+	}
+}
+
+// workplace returns a directory for a test, and a server that ends with it.
+func workplace(t *testing.T, g *ground, prefix string) (string, *server) {
+	t.Helper()
+	work, err := os.MkdirTemp(g.Dir, prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newServer(g, work)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return work, s
 }
 
 // startStock starts a buildkitd with more arguments, and waits until it serves. It ends with the test.

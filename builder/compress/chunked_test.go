@@ -1,9 +1,7 @@
 package compress
 
 import (
-	"archive/tar"
 	"bytes"
-	"errors"
 	"io"
 	"testing"
 
@@ -43,32 +41,7 @@ func TestChunked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.VerifyTOC(w.sums.toc); err != nil {
-		t.Error(err)
-	}
-	for tr := tar.NewReader(bytes.NewReader(in)); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		want, err := io.ReadAll(tr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := r.OpenFile(h.Name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := make([]byte, len(want))
-		if _, err := f.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(got, want) {
-			t.Errorf("%s reads back differently: %v", h.Name, err)
-		}
-	}
+	readsBack(t, r, w.sums.toc, in, 150)
 }
 
 // The annotations that come back from a blob are those that the library gives to whoever writes one.

@@ -47,7 +47,13 @@ func TestStargz(t *testing.T) {
 	if r.TOCDigest() != w.sums.toc {
 		t.Errorf("the table's digest is %s, told was %s", r.TOCDigest(), w.sums.toc)
 	}
-	verifier, err := r.VerifyTOC(w.sums.toc)
+	readsBack(t, r, w.sums.toc, in, 150)
+}
+
+// readsBack reads all files of a blob by its table, of which toc is the digest, verifies their chunks, and compares them with those of the tar; want is how many there are.
+func readsBack(t *testing.T, r *estargz.Reader, toc digest.Digest, in []byte, want int) {
+	t.Helper()
+	verifier, err := r.VerifyTOC(toc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +68,7 @@ func TestStargz(t *testing.T) {
 		if h.Typeflag != tar.TypeReg {
 			continue
 		}
-		want, err := io.ReadAll(tr)
+		text, err := io.ReadAll(tr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,14 +76,14 @@ func TestStargz(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := make([]byte, len(want))
+		got := make([]byte, len(text))
 		if _, err := f.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) {
 			t.Fatalf("%s: %v", h.Name, err)
 		}
-		if !bytes.Equal(got, want) {
+		if !bytes.Equal(got, text) {
 			t.Errorf("%s reads back differently", h.Name)
 		}
-		for at := int64(0); at < int64(len(want)); {
+		for at := int64(0); at < int64(len(text)); {
 			chunk, ok := r.ChunkEntryForOffset(h.Name, at)
 			if !ok {
 				t.Fatalf("%s has no chunk at %d", h.Name, at)
@@ -86,7 +92,7 @@ func TestStargz(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, _ = v.Write(want[chunk.ChunkOffset : chunk.ChunkOffset+chunk.ChunkSize])
+			_, _ = v.Write(text[chunk.ChunkOffset : chunk.ChunkOffset+chunk.ChunkSize])
 			if !v.Verified() {
 				t.Errorf("%s: the chunk at %d does not verify", h.Name, at)
 			}
@@ -94,8 +100,8 @@ func TestStargz(t *testing.T) {
 		}
 		files++
 	}
-	if files != 150 {
-		t.Errorf("%d files", files)
+	if files != want {
+		t.Errorf("%d files, want %d", files, want)
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/util/archutil"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/optbuild/optbuild/builder/runtime/standin"
 )
 
 func TestMain(m *testing.M) {
@@ -231,10 +233,10 @@ func TestRuntime(t *testing.T) {
 		t.Errorf("the real runtime is %s, %v", got, err)
 	}
 	file := filepath.Join(filepath.Dir(name), namespaceName)
-	if err := joinNamespace([]string{"--log", "x", "kill", "id"}, file); err != nil { // no bundle: nothing to do
+	if err := standin.FixBundle([]string{"--log", "x", "kill", "id"}, joinNamespace(file)); err != nil { // no bundle: nothing to do
 		t.Error(err)
 	}
-	if err := joinNamespace([]string{"run", "--bundle", bundle, "id"}, file); err != nil {
+	if err := standin.FixBundle([]string{"run", "--bundle", bundle, "id"}, joinNamespace(file)); err != nil {
 		t.Fatal(err)
 	}
 	if b, err = os.ReadFile(config); err != nil {

@@ -1,14 +1,14 @@
 package emulation
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/optbuild/optbuild/builder/runtime/standin"
 )
 
 // The runtime's stand-in has the name of this binary; what it stands for, and the namespace, are beside it.
@@ -26,21 +26,11 @@ func Runtime(dir, runtime, namespace string) (string, error) {
 	if err := os.WriteFile(filepath.Join(dir, namespaceName), []byte(namespace), 0o600); err != nil {
 		return "", err
 	}
-	if err := link(runtime, filepath.Join(dir, realName)); err != nil {
+	if err := standin.Link(runtime, filepath.Join(dir, realName)); err != nil {
 		return "", err
 	}
 	self := filepath.Join(dir, runtimeName)
-	return self, link("/proc/self/exe", self) // of the engine, which starts it: there may be a newer binary at its path by now
-}
-
-func link(target, name string) error {
-	if old, err := os.Readlink(name); err == nil && old == target {
-		return nil
-	}
-	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return os.Symlink(target, name)
+	return self, standin.Link("/proc/self/exe", self) // of the engine, which starts it: there may be a newer binary at its path by now
 }
 
 // IsRuntime reports whether this process was started as the runtime that Runtime returned.
@@ -53,52 +43,28 @@ func RunRuntime() {
 	dir := filepath.Dir(os.Args[0])
 	runtime, err := os.Readlink(filepath.Join(dir, realName)) // the name that it was given by: it may be a stand-in itself
 	if err == nil {
-		err = joinNamespace(os.Args[1:], filepath.Join(dir, namespaceName))
-	}
-	if err == nil {
-		err = syscall.Exec(runtime, append([]string{runtime}, os.Args[1:]...), os.Environ())
+		err = standin.Become(runtime, joinNamespace(filepath.Join(dir, namespaceName)))
 	}
 	fmt.Fprintln(os.Stderr, "run container with an emulator:", err)
 	os.Exit(1)
 }
 
-// joinNamespace corrects the specification in the bundle that a runtime's arguments name, if they name one.
-func joinNamespace(args []string, file string) error {
-	for i, a := range args {
-		if a != "--bundle" || i+1 == len(args) {
-			continue
+// joinNamespace has a container join the namespace that a file names. A fresh sysfs can't be mounted there with the machine's network: the machine's stands in.
+func joinNamespace(file string) func(*specs.Spec) error {
+	return func(s *specs.Spec) error {
+		if s.Linux == nil {
+			return errors.New("it has no part for Linux")
 		}
 		namespace, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
-		path := filepath.Join(args[i+1], "config.json")
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: string(namespace)})
+		for i, m := range s.Mounts {
+			if m.Type == "sysfs" {
+				s.Mounts[i] = specs.Mount{Destination: m.Destination, Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "rro"}}
+			}
 		}
-		if b, err = fixSpec(b, string(namespace)); err != nil {
-			return fmt.Errorf("read %s: %w", path, err)
-		}
-		return os.WriteFile(path, b, 0o600)
+		return nil
 	}
-	return nil
-}
-
-// fixSpec has a container join the namespace. A fresh sysfs can't be mounted there with the machine's network: the machine's stands in.
-func fixSpec(b []byte, namespace string) ([]byte, error) {
-	var s specs.Spec
-	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, err
-	}
-	if s.Linux == nil {
-		return nil, errors.New("it has no part for Linux")
-	}
-	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: namespace})
-	for i, m := range s.Mounts {
-		if m.Type == "sysfs" {
-			s.Mounts[i] = specs.Mount{Destination: m.Destination, Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "rro"}}
-		}
-	}
-	return json.Marshal(s)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/cache/origin"
 )
 
 // A change of an index beside other machines':
@@ -76,7 +78,7 @@ func (t tag) change(ctx context.Context, tm timing, want func(context.Context, s
 			case d != quiet:
 				quiet, since = d, time.Now()
 			}
-			if err := sleep(limited, time.Until(since.Add(tm.window+tm.grace))); err != nil {
+			if err := origin.Sleep(limited, time.Until(since.Add(tm.window+tm.grace))); err != nil {
 				return x, d, err
 			}
 			continue
@@ -86,14 +88,14 @@ func (t tag) change(ctx context.Context, tm timing, want func(context.Context, s
 		case err == nil:
 			quiet, since = d, time.Now()
 			// Who was overwritten need not wait for long to see it.
-			if err := sleep(limited, (tm.window+tm.grace)/4); err != nil {
+			if err := origin.Sleep(limited, (tm.window+tm.grace)/4); err != nil {
 				return x, d, err
 			}
 			continue
 		case limited.Err() != nil:
 			return x, d, err
 		case errors.Is(err, errOvertaken):
-		case !errors.Is(err, context.DeadlineExceeded) && !transient(err):
+		case !errors.Is(err, context.DeadlineExceeded) && !origin.Transient(err):
 			return x, d, err
 		default:
 			if troubles++; troubles == maxTrouble {
@@ -104,7 +106,7 @@ func (t tag) change(ctx context.Context, tm timing, want func(context.Context, s
 		// Others are at it: come back at different times.
 		most := tm.window / 8 << min(attempt, 3)
 		attempt++
-		if err := sleep(limited, rand.N(most)+1); err != nil {
+		if err := origin.Sleep(limited, rand.N(most)+1); err != nil {
 			return x, d, err
 		}
 	}
@@ -137,15 +139,4 @@ func (t tag) attempt(ctx context.Context, tm timing, now seen, mediaType string,
 	}
 	*wrote = true // perhaps
 	return t.put(ctx, mediaType, b, before)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

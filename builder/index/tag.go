@@ -1,26 +1,22 @@
 package index
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"path"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-)
 
-// Requests about a tag are made here and not by containerd's resolver, which has no conditions, and asks mirrors, whose tags may be old.
+	"github.com/optbuild/optbuild/cache/origin"
+)
 
 // maxIndex bounds what is read into memory. Registries refuse more than 4 MB (documented by distribution).
 const maxIndex = 4 << 20
@@ -62,44 +58,10 @@ func (t tag) do(ctx context.Context, method string, body []byte, header http.Hea
 	if err != nil {
 		return nil, err
 	}
-	u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: path.Join("/", host.Path, reference.Path(t.named), "manifests", t.named.Tag())}
-	ctx = docker.WithScope(ctx, "repository:"+reference.Path(t.named)+":pull,push")
-	client := host.Client
-	if client == nil {
-		client = http.DefaultClient
-	}
-	const attempts = 4 // the first shows how to authorise
-	var answers []*http.Response
-	for {
-		req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
-		if err != nil {
-			return nil, err
-		}
-		for _, h := range []http.Header{host.Header, header} {
-			for k, v := range h {
-				req.Header[k] = append(req.Header[k], v...)
-			}
-		}
-		if host.Authorizer != nil {
-			if err := host.Authorizer.Authorize(ctx, req); err != nil {
-				return nil, fmt.Errorf("authorize: %w", err)
-			}
-		}
-		resp, err := client.Do(req)
-		if err != nil || resp.StatusCode != http.StatusUnauthorized || host.Authorizer == nil || len(answers) == attempts-1 {
-			return resp, err
-		}
-		answers = append(answers, resp)
-		if err := host.Authorizer.AddResponses(ctx, answers); err != nil {
-			return resp, nil // its status says it
-		}
-		discard(resp)
-	}
-}
-
-func discard(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, 4096)
-	resp.Body.Close()
+	return origin.Do(ctx, host, origin.Request{
+		Method: method, Path: path.Join("/", host.Path, reference.Path(t.named), "manifests", t.named.Tag()), Header: header, Body: body,
+		Scope: "repository:" + reference.Path(t.named) + ":pull,push",
+	})
 }
 
 // head asks what the tag refers to.
@@ -113,13 +75,13 @@ func (t tag) look(ctx context.Context, method string) (seen, error) {
 	if err != nil {
 		return seen{}, err
 	}
-	defer discard(resp)
+	defer origin.Discard(resp)
 	switch resp.StatusCode {
 	case http.StatusNotFound:
 		return seen{}, nil
 	case http.StatusOK:
 	default:
-		return seen{}, remoteserrors.NewUnexpectedStatusErr(resp)
+		return seen{}, origin.Unexpected(resp)
 	}
 	s := seen{digest: digest.Digest(resp.Header.Get("Docker-Content-Digest")), mediaType: resp.Header.Get("Content-Type")}
 	if e := resp.Header.Get("ETag"); strings.HasPrefix(e, `"`) {
@@ -157,22 +119,12 @@ func (t tag) put(ctx context.Context, mediaType string, b []byte, before seen) e
 	if err != nil {
 		return err
 	}
-	defer discard(resp)
+	defer origin.Discard(resp)
 	switch {
 	case resp.StatusCode == http.StatusPreconditionFailed:
 		return errOvertaken
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		return remoteserrors.NewUnexpectedStatusErr(resp)
+		return origin.Unexpected(resp)
 	}
 	return nil
-}
-
-// transient tells whether the same request may succeed later.
-func transient(err error) bool {
-	var status remoteserrors.ErrUnexpectedStatus
-	if errors.As(err, &status) {
-		return status.StatusCode == http.StatusTooManyRequests || status.StatusCode == http.StatusConflict || status.StatusCode == http.StatusRequestTimeout || status.StatusCode >= 500
-	}
-	var network net.Error
-	return errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }

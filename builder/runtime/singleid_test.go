@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/optbuild/optbuild/builder/runtime/standin"
 )
 
 func TestFixBundle(t *testing.T) {
@@ -18,20 +20,20 @@ func TestFixBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"--log", "x", "kill", "id"}, {"--log", "x", "run", "--bundle"}} {
-		if err := fixBundle(args, "/apt.conf"); err != nil {
+		if err := standin.FixBundle(args, fixSpec("/apt.conf")); err != nil {
 			t.Fatalf("%v: %v", args, err)
 		}
 		if b, _ := os.ReadFile(path); string(b) != in {
 			t.Errorf("%v: changed the bundle", args)
 		}
 	}
-	if err := fixBundle([]string{"--log", "x", "run", "--bundle", dir, "id"}, "/apt.conf"); err != nil {
+	if err := standin.FixBundle([]string{"--log", "x", "run", "--bundle", dir, "id"}, fixSpec("/apt.conf")); err != nil {
 		t.Fatal(err)
 	}
 	if b, _ := os.ReadFile(path); string(b) != want {
 		t.Errorf("got\n%s\nwant\n%s", b, want)
 	}
-	if err := fixBundle([]string{"run", "--bundle", filepath.Join(dir, "none"), "id"}, "/apt.conf"); err == nil {
+	if err := standin.FixBundle([]string{"run", "--bundle", filepath.Join(dir, "none"), "id"}, fixSpec("/apt.conf")); err == nil {
 		t.Error("no error for a bundle that is not there")
 	}
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -14,6 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/optbuild/optbuild/cache/origin"
 )
 
 // A change of an index, beside other writers:
@@ -110,7 +110,7 @@ func (w *writer) run(ctx context.Context) error {
 			case w.current.digest != quiet:
 				quiet, since = w.current.digest, time.Now()
 			}
-			if err := sleep(ctx, time.Until(since.Add(w.timing.Window+w.timing.Grace))); err != nil {
+			if err := origin.Sleep(ctx, time.Until(since.Add(w.timing.Window+w.timing.Grace))); err != nil {
 				return err
 			}
 			continue
@@ -131,7 +131,7 @@ func (w *writer) run(ctx context.Context) error {
 			}
 			quiet, since = written.digest, time.Now()
 			// Who was overwritten by others at the same time need not wait for long to see it.
-			if err := sleep(ctx, (w.timing.Window+w.timing.Grace)/4); err != nil {
+			if err := origin.Sleep(ctx, (w.timing.Window+w.timing.Grace)/4); err != nil {
 				return err
 			}
 		case unknown:
@@ -140,7 +140,7 @@ func (w *writer) run(ctx context.Context) error {
 		case overtaken:
 			// Others are at it: come back at different times.
 			most := w.timing.Window / 8 << min(w.attempts-1, 3)
-			if err := sleep(ctx, rand.N(most)+1); err != nil {
+			if err := origin.Sleep(ctx, rand.N(most)+1); err != nil {
 				return err
 			}
 		}
@@ -189,7 +189,7 @@ func (w *writer) attempt(ctx context.Context, entries []identified) (outcome, *s
 	if err == nil && !errors.Is(err, errAlready) {
 		err = w.put(window, w.tag, ocispecs.MediaTypeImageIndex, b, condition)
 	}
-	if condition != nil && statusOf(err) == http.StatusPreconditionFailed {
+	if condition != nil && origin.Status(err) == http.StatusPreconditionFailed {
 		return w.conditionFailed(window, before)
 	}
 	if err != nil && !errors.Is(err, errAlready) {
@@ -210,7 +210,7 @@ const maxTrouble = 5
 // trouble tells what may be better the next time from what is an error. Hosts repeat what only asks; what writes is for its sender to repeat.
 func (w *writer) trouble(ctx, window context.Context, o outcome, err error) (outcome, *state, error) {
 	late := window.Err() != nil
-	if ctx.Err() != nil || !late && !transient(err) {
+	if ctx.Err() != nil || !late && !origin.Transient(err) {
 		return 0, nil, fmt.Errorf("write index: %w", err)
 	}
 	if w.troubles++; w.troubles < maxTrouble {
@@ -220,14 +220,6 @@ func (w *writer) trouble(ctx, window context.Context, o outcome, err error) (out
 		err = fmt.Errorf("%w (%v do not suffice for it to take an index)", ErrBusy, w.timing.Window)
 	}
 	return 0, nil, fmt.Errorf("write index: %w", err)
-}
-
-// transient tells whether the same request may succeed later: the registry is overloaded or failed, or the connection did. 409 is what some registries answer when a tag is being written already.
-func transient(err error) bool {
-	status := statusOf(err)
-	var network net.Error
-	return status == http.StatusTooManyRequests || status == http.StatusConflict || status == http.StatusRequestTimeout || status >= 500 ||
-		errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
 // prepare stores everything that the tag will refer to, and returns the bytes that it will.
@@ -261,7 +253,7 @@ var errGone = errors.New("some blobs are not in the registry")
 
 // missing finds out whether a manifest was refused because the registry has lost blobs that it names, and which.
 func (w *writer) missing(ctx context.Context, held []ocispecs.Descriptor, refusal error) error {
-	if status := statusOf(refusal); status != http.StatusBadRequest && status != http.StatusNotFound && status != http.StatusUnprocessableEntity {
+	if status := origin.Status(refusal); status != http.StatusBadRequest && status != http.StatusNotFound && status != http.StatusUnprocessableEntity {
 		return refusal
 	}
 	has := make([]bool, len(held))
@@ -299,17 +291,6 @@ func (w *writer) without(entries []identified) []identified {
 	return slices.DeleteFunc(slices.Clone(entries), func(e identified) bool {
 		return w.gone[e.Blob.Digest] || slices.ContainsFunc(e.Holds, func(d ocispecs.Descriptor) bool { return w.gone[d.Digest] })
 	})
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }
 
 // tidyTime bounds what is spent on removing what a change has replaced.

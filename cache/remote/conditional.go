@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/cache/origin"
 )
 
 // errOvertaken says that somebody else has written while it was found out.
@@ -43,7 +45,7 @@ func (w *writer) condition(ctx context.Context, before at, b []byte) (http.Heade
 		return nil, nil
 	}
 	err := w.put(ctx, w.tag, ocispecs.MediaTypeImageIndex, b, http.Header{"If-Match": {`"` + strings.Repeat("0", 64) + `"`}})
-	switch status := statusOf(err); {
+	switch status := origin.Status(err); {
 	case err == nil:
 		w.conditions(ignored)
 		return nil, errAlready

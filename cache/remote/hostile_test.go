@@ -16,6 +16,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/cache/origin"
 )
 
 // plant stores bytes as the index of a scope, as somebody would who may write to the repository: the tag is in order but for what change makes of it.
@@ -262,7 +264,7 @@ func TestNetworkTroubleIsAnError(t *testing.T) {
 		}
 		var w warnings
 		x, err := f.open(t, Options{Read: []string{"bad", "good"}, Warn: w.add}).Load(t.Context())
-		if statusOf(err) != http.StatusServiceUnavailable || !x.Has(e) || w.String() != "" {
+		if origin.Status(err) != http.StatusServiceUnavailable || !x.Has(e) || w.String() != "" {
 			t.Errorf("Load = %v, %v, told %q", x.All(""), err, &w)
 		}
 		// An answer that never ends does not stop the build for long.

@@ -1,10 +1,8 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,14 +12,14 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/cache/origin"
 )
 
-// The requests about tags and manifests are made here and not by containerd's resolver, which asks twice for a tag (HEAD, then GET by digest), has no
-// conditions, no way to delete or to list, and returns from pushing a manifest when it pleases. Blobs go through it (blobs.go).
+// The requests about tags and manifests are not made by containerd's resolver (package origin says why), which also returns from pushing a manifest when it pleases. Blobs go through it (blobs.go).
 
 // origin is the host that a repository belongs to. Its tags are asked there: a mirror's may be old.
 func (s *Store) origin() (docker.RegistryHost, error) {
@@ -56,65 +54,13 @@ func (s *Store) do(ctx context.Context, c call) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := url.URL{Scheme: host.Scheme, Host: host.Host, Path: c.path, RawQuery: c.query.Encode()}
-	if !strings.HasPrefix(c.path, "/") {
-		u.Path = path.Join("/", host.Path, reference.Path(s.repo), c.path)
+	at := c.path
+	if !strings.HasPrefix(at, "/") {
+		at = path.Join("/", host.Path, reference.Path(s.repo), at)
 	}
-	ctx = docker.WithScope(ctx, "repository:"+reference.Path(s.repo)+":"+c.scope)
-	var answers []*http.Response
-	for {
-		req, err := http.NewRequestWithContext(ctx, c.method, u.String(), bytes.NewReader(c.body))
-		if err != nil {
-			return nil, err
-		}
-		for _, h := range []http.Header{host.Header, c.header} {
-			for k, v := range h {
-				req.Header[k] = append(req.Header[k], v...)
-			}
-		}
-		if req.Header.Get("User-Agent") == "" {
-			req.Header.Set("User-Agent", "optbuild")
-		}
-		if host.Authorizer != nil {
-			if err := host.Authorizer.Authorize(ctx, req); err != nil {
-				return nil, fmt.Errorf("authorize: %w", err)
-			}
-		}
-		client := host.Client
-		if client == nil {
-			client = http.DefaultClient
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return nil, err
-		}
-		if resp.StatusCode != http.StatusUnauthorized || host.Authorizer == nil || len(answers) == 3 {
-			return resp, nil
-		}
-		answers = append(answers, resp)
-		if err := host.Authorizer.AddResponses(ctx, answers); err != nil {
-			return resp, nil // its status says it
-		}
-		discard(resp)
-	}
-}
-
-// discard ends an answer of which no more is wanted, so that its connection can be used again.
-func discard(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, 4096)
-	resp.Body.Close()
-}
-
-// unexpected is the error of an answer's status.
-func unexpected(resp *http.Response) error { return remoteserrors.NewUnexpectedStatusErr(resp) }
-
-// statusOf is the status that an error is about, 0 if it is about none.
-func statusOf(err error) int {
-	var e remoteserrors.ErrUnexpectedStatus
-	if errors.As(err, &e) {
-		return e.StatusCode
-	}
-	return 0
+	return origin.Do(ctx, host, origin.Request{
+		Method: c.method, Path: at, Query: c.query, Header: c.header, Body: c.body, Scope: "repository:" + reference.Path(s.repo) + ":" + c.scope,
+	})
 }
 
 var acceptManifests = http.Header{
@@ -134,7 +80,7 @@ func (s *Store) head(ctx context.Context, tag string) (at, error) {
 	if err != nil {
 		return at{}, err
 	}
-	discard(resp)
+	origin.Discard(resp)
 	switch d := digest.Digest(resp.Header.Get("Docker-Content-Digest")); {
 	case resp.StatusCode == http.StatusNotFound:
 		return s.sighted(tag, at{}), nil
@@ -142,7 +88,7 @@ func (s *Store) head(ctx context.Context, tag string) (at, error) {
 		_, a, err := s.get(ctx, tag)
 		return a, err
 	case resp.StatusCode != http.StatusOK:
-		return at{}, unexpected(resp)
+		return at{}, origin.Unexpected(resp)
 	default:
 		return s.sighted(tag, at{d, strong(resp)}), nil
 	}
@@ -154,13 +100,13 @@ func (s *Store) get(ctx context.Context, tag string) ([]byte, at, error) {
 	if err != nil {
 		return nil, at{}, err
 	}
-	defer discard(resp)
+	defer origin.Discard(resp)
 	switch resp.StatusCode {
 	case http.StatusNotFound:
 		return nil, s.sighted(tag, at{}), nil
 	case http.StatusOK:
 	default:
-		return nil, at{}, unexpected(resp)
+		return nil, at{}, origin.Unexpected(resp)
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxTagged+1))
 	if err != nil {
@@ -212,9 +158,9 @@ func (s *Store) put(ctx context.Context, name, mediaType string, b []byte, condi
 	if err != nil {
 		return err
 	}
-	defer discard(resp)
+	defer origin.Discard(resp)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return unexpected(resp)
+		return origin.Unexpected(resp)
 	}
 	return nil
 }
@@ -225,9 +171,9 @@ func (s *Store) remove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer discard(resp)
+	defer origin.Discard(resp)
 	if resp.StatusCode != http.StatusNotFound && (resp.StatusCode < 200 || resp.StatusCode > 299) {
-		return unexpected(resp)
+		return origin.Unexpected(resp)
 	}
 	return nil
 }
@@ -238,14 +184,14 @@ func (s *Store) has(ctx context.Context, d digest.Digest) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	discard(resp)
+	origin.Discard(resp)
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return true, nil
 	case http.StatusNotFound:
 		return false, nil
 	}
-	return false, unexpected(resp)
+	return false, origin.Unexpected(resp)
 }
 
 // Bounds of a listing of tags.
@@ -279,12 +225,12 @@ func (s *Store) tags(ctx context.Context) ([]string, error) {
 
 // tagPage reads one page of a listing, and where the next is.
 func tagPage(resp *http.Response) ([]string, *url.URL, error) {
-	defer discard(resp)
+	defer origin.Discard(resp)
 	if resp.StatusCode == http.StatusNotFound {
 		return nil, nil, nil // no such repository
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, nil, unexpected(resp)
+		return nil, nil, origin.Unexpected(resp)
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/optbuild/optbuild/cache/origin"
 )
 
 // TestWritersLoseNothing: writers add entries one after another, all at the same time, to a registry whose answers and whose effects are late, up to what Timing allows and beyond. All entries of
@@ -249,7 +251,7 @@ func TestTroubleIsTriedAgain(t *testing.T) {
 			}
 			return nil, nil
 		}
-		if err := f.open(t, Options{Write: "main"}).Add(t.Context(), []Entry{entry("a", "1", when)}); statusOf(err) != http.StatusForbidden {
+		if err := f.open(t, Options{Write: "main"}).Add(t.Context(), []Entry{entry("a", "1", when)}); origin.Status(err) != http.StatusForbidden {
 			t.Errorf("forbidden: Add = %v", err)
 		}
 		if got := strings.Count(strings.Join(f.since(0), "\n")+"\n", "PUT manifests/optbuild-cache-main\n"); got != 1 {

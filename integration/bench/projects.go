@@ -213,6 +213,18 @@ func aptProject(ctx context.Context, b *bench) (*project, error) {
 	return p, nil
 }
 
+// cFunctions writes 60 files of C and a header below dir, and returns the text that uses them.
+func cFunctions(files map[string]string, dir string) (uses string) {
+	declared := ""
+	for i := range 60 {
+		declared += fmt.Sprintf("int f%d(int);\n", i)
+		uses += fmt.Sprintf("\tn += f%d(n);\n", i)
+		files[fmt.Sprintf("%s/f%d.c", dir, i)] = fmt.Sprintf("#include <stdio.h>\n#include <stdlib.h>\n#include \"all.h\"\nint f%d(int n) { return n + %[1]d; }\n", i)
+	}
+	files[dir+"/all.h"] = declared
+	return uses
+}
+
 // makeProject compiles 60 files of C.
 func makeProject(ctx context.Context, b *bench) (*project, error) {
 	image, err := gcc.push(ctx, b)
@@ -220,14 +232,7 @@ func makeProject(ctx context.Context, b *bench) (*project, error) {
 		return nil, err
 	}
 	files := docs(450)
-	uses, declared := "", ""
-	for i := range 60 {
-		declared += fmt.Sprintf("int f%d(int);\n", i)
-		uses += fmt.Sprintf("\tn += f%d(n);\n", i)
-		const text = "#include <stdio.h>\n#include <stdlib.h>\n#include \"all.h\"\nint f%d(int n) { return n + %d; }\n"
-		files[fmt.Sprintf("src/f%d.c", i)] = fmt.Sprintf(text, i, i)
-	}
-	files["src/all.h"] = declared
+	uses := cFunctions(files, "src")
 	files["src/main.c"] = "#include \"all.h\"\nint main(void) {\n\tint n = 0;\n" + uses + "\treturn n == 0;\n}\n"
 	files["Makefile"] = "app: $(patsubst %.c,%.o,$(wildcard src/*.c))\n\t$(CC) -o $@ $^\n" +
 		"src/%.o: src/%.c src/all.h\n\t$(CC) -O1 -c -o $@ $<\n"

@@ -165,13 +165,7 @@ func libraryProject(ctx context.Context, b *bench) (*project, error) {
 		return nil, err
 	}
 	files := docs(450)
-	uses, declared := "", ""
-	for i := range 60 {
-		declared += fmt.Sprintf("int f%d(int);\n", i)
-		uses += fmt.Sprintf("\tn += f%d(n);\n", i)
-		files[fmt.Sprintf("lib/f%d.c", i)] = fmt.Sprintf("#include <stdio.h>\n#include <stdlib.h>\n#include \"all.h\"\nint f%d(int n) { return n + %[1]d; }\n", i)
-	}
-	files["lib/all.h"] = declared
+	uses := cFunctions(files, "lib")
 	files["src/main.c"] = "#include <stdio.h>\n#include \"../lib/all.h\"\nint main(void) {\n\tint n = 0;\n" + uses + "\tputs(\"" + marked + "\");\n\treturn n == 0;\n}\n"
 	files["Makefile"] = "app: src/main.c lib.a\n\t$(CC) -O1 -o $@ $^\n" +
 		"lib.a: $(patsubst %.c,%.o,$(wildcard lib/*.c))\n\t$(AR) rcs $@ $^\nlib/%.o: lib/%.c lib/all.h\n\t$(CC) -O1 -c -o $@ $<\n"
