@@ -116,7 +116,7 @@ func IsChunked(d ocispecs.Descriptor) bool {
 	return d.MediaType == ocispecs.MediaTypeImageLayerZstd && d.Annotations[estargz.TOCJSONDigestAnnotation] != ""
 }
 
-// Annotate returns a layer with all annotations of its format. A layer of another one, or whose blob is not here, stays as it is.
+// Annotate returns a layer with all annotations of its format. A layer of another one, or whose blob is not here, stays as it is, and so does one that only claims to be: base images say what they like.
 func Annotate(ctx context.Context, blobs content.Provider, d ocispecs.Descriptor) (ocispecs.Descriptor, error) {
 	if !IsChunked(d) || d.Annotations[zstdchunked.ManifestPositionAnnotation] != "" {
 		return d, nil
@@ -126,13 +126,16 @@ func Annotate(ctx context.Context, blobs content.Provider, d ocispecs.Descriptor
 		return d, nil //nolint:nilerr // it is at a registry only, and can be pulled as a whole
 	}
 	defer ra.Close()
+	if d.Size < zstdchunked.FooterSize {
+		return d, nil
+	}
 	footer := make([]byte, zstdchunked.FooterSize)
 	if _, err := ra.ReadAt(footer, d.Size-int64(len(footer))); err != nil {
 		return d, fmt.Errorf("read the footer of %s: %w", d.Digest, err)
 	}
 	_, at, size, err := new(zstdchunked.Decompressor).ParseFooter(footer)
 	if err != nil || at < 0 || size < 0 || at+size > d.Size {
-		return d, fmt.Errorf("%s is not zstd:chunked, as it seems to be", d.Digest)
+		return d, nil //nolint:nilerr // it is zstd, and can be pulled as such
 	}
 	sum := digest.Canonical.Digester()
 	if _, err := io.Copy(sum.Hash(), io.NewSectionReader(ra, at, size)); err != nil {

@@ -116,7 +116,7 @@ func (e *eager) frontend(build gwclient.BuildFunc) gwclient.BuildFunc {
 		if err != nil {
 			return res, nil
 		}
-		upload := e.uploads.begin(c.BuildOpts().SessionID, attrs)
+		upload := e.uploads.begin(ctx, c.BuildOpts().SessionID, attrs)
 		for _, p := range ps.Platforms {
 			ref, ok := res.FindRef(p.ID)
 			if !ok {

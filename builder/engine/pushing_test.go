@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"context"
 	"slices"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/testutil"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -38,7 +41,7 @@ func TestPushedTo(t *testing.T) {
 	}
 }
 
-func TestUploadBegins(t *testing.T) {
+func TestPushedRefs(t *testing.T) {
 	for name, c := range map[string]struct {
 		attrs map[string]string
 		want  []string // nil: nothing is sent
@@ -50,12 +53,53 @@ func TestUploadBegins(t *testing.T) {
 		"another way":   {map[string]string{"push": "true", "name": "r.example/a", "registry.insecure": "true"}, nil},
 		"without names": {map[string]string{"push": "true"}, nil},
 	} {
-		up := newUploads(nil, nil, nil).begin("session", c.attrs)
-		if up == nil != (c.want == nil) || up != nil && !slices.Equal(up.refs, c.want) {
-			t.Errorf("%s: got %+v, want %v", name, up, c.want)
+		if got := pushedRefs(c.attrs); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
 		}
 	}
-	if newUploads(nil, nil, nil).begin("", map[string]string{"push": "true", "name": "r.example/a"}) != nil {
+}
+
+// TestUploadEnds: with its session an upload ends, what is under way included, and leaves nothing.
+func TestUploadEnds(t *testing.T) {
+	sessions, err := session.NewManager()
+	if err != nil {
+		t.Fatal(err)
+	}
+	attrs := map[string]string{"push": "true", "name": "r.example/a"}
+	u := newUploads(sessions, nil, nil)
+	if u.begin(t.Context(), "", attrs) != nil || u.begin(t.Context(), "nobody", attrs) != nil {
 		t.Error("there is a push without a session")
+	}
+	s, err := session.NewSession(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx, session.Dialer(testutil.TestStream(testutil.Handler(sessions.HandleConn)))) }()
+	if _, err := sessions.Get(t.Context(), s.ID(), false); err != nil {
+		t.Fatal(err)
+	}
+	first := u.begin(t.Context(), s.ID(), attrs)
+	up := u.begin(t.Context(), s.ID(), attrs)
+	if first == nil || first.ctx.Err() == nil {
+		t.Error("what a second build of the session has replaced goes on")
+	}
+	if up == nil || !up.start(up.ctx, "one") {
+		t.Fatal("nothing is sent")
+	}
+	end()
+	<-ran
+	<-up.ctx.Done()
+	if up.start(up.ctx, "two") {
+		t.Error("it goes on without the session")
+	}
+	up.finish(nil)
+	u.settle(t.Context(), s.ID()) // returns
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.builds) > 0 {
+		t.Errorf("%d uploads are left", len(u.builds))
 	}
 }

@@ -34,7 +34,6 @@ type uploads struct {
 
 	mu     sync.Mutex
 	builds map[string]*upload // by session
-	order  []string           // of the sessions, the oldest first
 }
 
 // maxUploads is how many layers are sent at a time: half of what BuildKit allows itself.
@@ -50,7 +49,7 @@ type upload struct {
 	session string
 	refs    []string // one for each repository that the image is pushed to
 	started sync.WaitGroup
-	ctx     context.Context // ends when nobody waits for it any more
+	ctx     context.Context // ends with the session, or when nobody waits for it any more
 	cancel  context.CancelFunc
 
 	mu    sync.Mutex
@@ -59,12 +58,39 @@ type upload struct {
 	ended bool // no more is sent: the push has begun, or something went wrong
 }
 
-// begin returns what sends the layers of a session's image, for the attributes of its exporter; nil if it is not pushed, or in a way that needs more than a registry's name.
-func (u *uploads) begin(sessionID string, attrs map[string]string) *upload {
-	if on, err := strconv.ParseBool(attrs["push"]); err != nil || !on || attrs["registry.insecure"] != "" || sessionID == "" {
+// begin returns what sends the layers of a session's image, for the attributes of its exporter; nil if it is not pushed, or in a way that needs more than a registry's name. It ends with the session.
+func (u *uploads) begin(ctx context.Context, sessionID string, attrs map[string]string) *upload {
+	refs := pushedRefs(attrs)
+	if len(refs) == 0 || sessionID == "" {
 		return nil
 	}
-	up := &upload{uploads: u, session: sessionID, tried: map[digest.Digest]bool{}}
+	caller, err := u.sessions.Get(ctx, sessionID, true)
+	if err != nil || caller == nil { // it has ended
+		return nil
+	}
+	up := &upload{uploads: u, session: sessionID, refs: refs, tried: map[digest.Digest]bool{}}
+	up.ctx, up.cancel = context.WithCancel(caller.Context(context.Background()))
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if old := u.builds[sessionID]; old != nil {
+		old.cancel()
+	}
+	u.builds[sessionID] = up
+	context.AfterFunc(up.ctx, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.builds[sessionID] == up {
+			delete(u.builds, sessionID)
+		}
+	})
+	return up
+}
+
+// pushedRefs are the references by which an exporter's image is pushed, one for each repository; none if it is not, or in a way that needs more than a registry's name.
+func pushedRefs(attrs map[string]string) (refs []string) {
+	if on, err := strconv.ParseBool(attrs["push"]); err != nil || !on || attrs["registry.insecure"] != "" {
+		return nil
+	}
 	repositories := map[string]bool{}
 	for name := range strings.SplitSeq(attrs["name"], ",") {
 		named, err := reference.ParseNormalizedNamed(name)
@@ -73,18 +99,10 @@ func (u *uploads) begin(sessionID string, attrs map[string]string) *upload {
 		}
 		if !repositories[named.Name()] {
 			repositories[named.Name()] = true
-			up.refs = append(up.refs, reference.TagNameOnly(named).String())
+			refs = append(refs, reference.TagNameOnly(named).String())
 		}
 	}
-	up.ctx, up.cancel = context.WithCancel(context.Background())
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.builds[sessionID] = up
-	if u.order = append(u.order, sessionID); len(u.order) > maxUnfinished {
-		delete(u.builds, u.order[0])
-		u.order = u.order[1:]
-	}
-	return up
+	return refs
 }
 
 // settle ends the sending of a session's layers, and returns when what was under way is there.
@@ -149,11 +167,7 @@ func (up *upload) send(ctx context.Context, layers *solver.Remote, ref layered) 
 func (up *upload) start(ctx context.Context, layer digest.Digest) bool {
 	up.mu.Lock()
 	defer up.mu.Unlock()
-	if up.ended || up.tried[layer] {
-		return false
-	}
-	if _, err := up.sessions.Get(ctx, up.session, true); err != nil { // the build has ended
-		up.ended = true
+	if up.ended || up.tried[layer] || ctx.Err() != nil {
 		return false
 	}
 	up.tried[layer] = true

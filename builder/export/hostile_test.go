@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -30,7 +31,10 @@ func TestOutcomeCheck(t *testing.T) {
 	desc := func(change func(*ocispecs.Descriptor)) *ocispecs.Descriptor {
 		d := &ocispecs.Descriptor{
 			MediaType: ocispecs.MediaTypeImageLayerZstd, Digest: digest.FromString("layer"), Size: 1, URLs: []string{"http://metadata.test/"}, Data: []byte("x"),
-			Annotations: map[string]string{labels.LabelUncompressed: digest.FromString("content").String()},
+			Annotations: map[string]string{
+				labels.LabelUncompressed: digest.FromString("content").String(), "x": "y", labels.LabelDistributionSource + ".a.test": "b",
+				estargz.TOCJSONDigestAnnotation: digest.FromString("table").String(),
+			},
 		}
 		change(d)
 		return d
@@ -49,10 +53,13 @@ func TestOutcomeCheck(t *testing.T) {
 		"no layer":             {outcome{Desc: desc(func(d *ocispecs.Descriptor) { d.MediaType = ocispecs.MediaTypeImageManifest })}, false},
 		"not to be passed on":  {outcome{Desc: desc(func(d *ocispecs.Descriptor) { d.MediaType = "application/vnd.oci.image.layer.nondistributable.v1.tar" })}, false},
 	} {
-		if err := c.o.check(); (err == nil) != c.good {
+		if err := c.o.check(1); (err == nil) != c.good {
 			t.Errorf("%s: %v", name, err)
 		}
-		if c.good && c.o.Desc != nil && (c.o.Desc.URLs != nil || c.o.Desc.Data != nil) {
+		if err := c.o.check(2); c.o.Desc == nil && err == nil {
+			t.Errorf("%s: two layers that have become none", name)
+		}
+		if c.good && c.o.Desc != nil && (c.o.Desc.URLs != nil || c.o.Desc.Data != nil || len(c.o.Desc.Annotations) != 2) {
 			t.Errorf("%s: still says %+v", name, c.o.Desc)
 		}
 	}

@@ -101,14 +101,11 @@ func (j *job) segments(ctx context.Context, image cache.ImmutableRef, chain []ca
 		if !fits {
 			return refs, fmt.Errorf("%w: a layer lies on others than its image has", errUnsupported)
 		}
-		ref := top.Clone()
-		if len(handlers) > 0 { // a record that was read when the engine started knows nobody who has the layers below it
-			if err := ref.Release(ctx); err != nil {
-				return refs, err
-			}
-			if ref, err = j.Manager.Get(ctx, top.ID(), nil, cache.NoUpdateLastUsed, handlers); err != nil {
-				return refs, err
-			}
+		ref := top
+		if len(handlers) == 0 {
+			ref = top.Clone()
+		} else if ref, err = j.Manager.Get(ctx, top.ID(), nil, cache.NoUpdateLastUsed, handlers); err != nil { // a record that was read when the engine started knows nobody who has the layers below it
+			return refs, err
 		}
 		refs = slices.Insert(refs, 0, ref)
 		chain = chain[:len(chain)-len(own)]

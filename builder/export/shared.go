@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/util/compression"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
@@ -133,7 +136,7 @@ func (j *job) find(ctx context.Context, g *group, key string) bool {
 	}
 	for i := range s.Outcomes {
 		if err == nil {
-			err = s.Outcomes[i].check()
+			err = s.Outcomes[i].check(s.Units[i])
 		}
 	}
 	if err != nil {
@@ -147,10 +150,10 @@ func (j *job) find(ctx context.Context, g *group, key string) bool {
 	return true
 }
 
-// check is an error if an outcome is none that is passed on. What it says of its layer besides the digests is dropped.
-func (o *outcome) check() error {
+// check is an error if an outcome is none that is passed on for so many layers. What it says of its layer besides digests and format is dropped.
+func (o *outcome) check(layers int) error {
 	if o.Desc == nil {
-		if len(o.Stripped) > 0 {
+		if len(o.Stripped) > 0 || layers > 1 {
 			return errors.New("it has no layer")
 		}
 		return nil
@@ -165,6 +168,9 @@ func (o *outcome) check() error {
 	}
 	if err == nil {
 		d.URLs, d.Data, d.Platform, d.ArtifactType = nil, nil, nil, ""
+		maps.DeleteFunc(d.Annotations, func(k, _ string) bool {
+			return k != labels.LabelUncompressed && !slices.Contains(compression.EStargzAnnotations, k)
+		})
 	}
 	return err
 }
