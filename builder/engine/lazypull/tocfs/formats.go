@@ -14,31 +14,31 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// maxTableBytes is how large a decompressed table of zstd:chunked may be: that of some 500,000 files. zstd makes very little of very much, and the table is decompressed before it can be compared with its digest.
+// maxTableBytes is how large a decompressed table may be: that of some 500,000 files. zstd and gzip make very little of very much, and the table is decompressed before it can be compared with its digest.
 const maxTableBytes = 256 << 20
 
-// table returns where the table of contents begins, and how else than gzip it, and what is in the blob, is to be decompressed.
-func table(blob *io.SectionReader) (at int64, other []metadata.Decompressor, err error) {
+// table returns where the table of contents begins, and how it is decompressed; other if it, and what is in the blob, is not gzip.
+func table(blob *io.SectionReader) (at int64, d decompressor, other []metadata.Decompressor, err error) {
 	at, _, err = estargz.OpenFooter(blob)
 	if err == nil {
-		return at, nil, nil
+		return at, new(estargz.GzipDecompressor), nil, nil
 	}
 	if blob.Size() < zstdchunked.FooterSize {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	footer := make([]byte, zstdchunked.FooterSize)
 	if _, err := blob.ReadAt(footer, blob.Size()-int64(len(footer))); err != nil && !errors.Is(err, io.EOF) {
-		return 0, nil, fmt.Errorf("read the footer: %w", err)
+		return 0, nil, nil, fmt.Errorf("read the footer: %w", err)
 	}
-	d := new(chunked)
-	_, at, size, notChunked := d.ParseFooter(footer)
+	z := new(chunked)
+	_, at, size, notChunked := z.ParseFooter(footer)
 	if notChunked != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	if end := blob.Size() - int64(len(footer)); at < 0 || at >= end || size <= 0 || size > end-at {
-		return 0, nil, errors.New("its table is not in it")
+		return 0, nil, nil, errors.New("its table is not in it")
 	}
-	return at, []metadata.Decompressor{d}, nil
+	return at, z, []metadata.Decompressor{z}, nil
 }
 
 // chunked decompresses zstd:chunked.

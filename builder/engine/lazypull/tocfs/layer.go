@@ -60,10 +60,14 @@ const (
 	partBytes = 64 << 10  // the unit in which the blob is fetched
 	tailBytes = 512 << 10 // of the blob's end are read at once: most tables are smaller
 	wholeUpTo = 2 << 20   // a blob up to this size is fetched at once
+	maxBytes  = 1 << 40   // larger ones are not believed
 )
 
 // Open reads a layer's table of contents, which must be the one of the digest.
 func Open(ctx context.Context, s Source, o Options) (*Layer, error) {
+	if o.Bytes <= 0 || o.Bytes > maxBytes {
+		return nil, fmt.Errorf("%w: it has %d bytes", ErrUnfit, o.Bytes)
+	}
 	blobCache, err := newParted(o.Cache)
 	if err != nil {
 		return nil, err
@@ -80,7 +84,12 @@ func Open(ctx context.Context, s Source, o Options) (*Layer, error) {
 	return l, nil
 }
 
-func (l *Layer) open() error {
+func (l *Layer) open() (err error) {
+	defer func() {
+		if p := recover(); p != nil { // the library's, about what the registry has sent
+			err = fmt.Errorf("%w: panic: %v", ErrUnfit, p)
+		}
+	}()
 	tail := max(0, l.o.Bytes-tailBytes)
 	if l.o.Bytes <= wholeUpTo {
 		tail = 0
@@ -89,7 +98,7 @@ func (l *Layer) open() error {
 		return fmt.Errorf("fetch the table of contents: %w", err)
 	}
 	section := io.NewSectionReader(blobReader{l.blob, l.parts}, 0, l.o.Bytes)
-	table, other, err := table(section)
+	table, form, other, err := table(section)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
@@ -98,6 +107,9 @@ func (l *Layer) open() error {
 	}
 	if err := l.parts.need(table, l.o.Bytes-table); err != nil {
 		return fmt.Errorf("fetch the table of contents: %w", err)
+	}
+	if err := checkTable(io.NewSectionReader(section, table, l.o.Bytes-table), form); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
 	meta, err := memory.NewReader(section, metadata.WithDecompressors(other...))
 	if err != nil {

@@ -3,6 +3,7 @@ package tocfs
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/optbuild/optbuild/builder/compress"
@@ -295,13 +297,82 @@ func TestFooter(t *testing.T) {
 // TestUnfit has layers that are not what unpacking would make of them, or that would be taken for something else.
 func TestUnfit(t *testing.T) {
 	for what, e := range map[string]entry{
-		"a mark of overlayfs": {tar.Header{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o755, PAXRecords: map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc"}}, nil},
-		"the state directory": {tar.Header{Typeflag: tar.TypeReg, Name: ".stargz-snapshotter", Mode: 0o644}, nil},
+		"a mark of overlayfs":   {tar.Header{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o755, PAXRecords: map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc"}}, nil},
+		"the state directory":   {tar.Header{Typeflag: tar.TypeReg, Name: ".stargz-snapshotter", Mode: 0o644}, nil},
+		"a link to itself":      {tar.Header{Typeflag: tar.TypeLink, Name: "a", Linkname: "a"}, nil},
+		"a directory in itself": {tar.Header{Typeflag: tar.TypeLink, Name: "d/x", Linkname: "d"}, nil},
 	} {
 		t.Run(what, func(t *testing.T) {
 			if _, err := open(t, estargzOf(t, archived(t, []entry{e}))); !errors.Is(err, ErrUnfit) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestHostile has blobs at which the library panics, or would not end.
+func TestHostile(t *testing.T) {
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	w := tar.NewWriter(z)
+	const size = maxTableBytes + 1
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: estargz.TOCTarName, Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(w, io.LimitReader(spaces{}, size)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	valid := estargzOf(t, archived(t, []entry{{tar.Header{Typeflag: tar.TypeReg, Name: "a", Mode: 0o644}, []byte("a")}})).bytes
+	footer := bytes.Clone(valid[len(valid)-estargz.FooterSize:])
+	copy(footer[16:], fmt.Sprintf("%016x", 0)) // the table begins with the blob
+	plain := make([]byte, 4<<10)
+	copy(plain[len(plain)-estargz.FooterSize:], []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff})
+	for what, b := range map[string][]byte{
+		"much of nothing":              append(bomb.Bytes(), footer...),
+		"a header without extra field": plain,
+		"nothing":                      nil,
+	} {
+		t.Run(what, func(t *testing.T) {
+			_, err := open(t, &blob{bytes: b, toc: digest.FromString("table")})
+			if !errors.Is(err, ErrUnfit) {
+				t.Errorf("got %v", err)
+			}
+			t.Log(err)
+		})
+	}
+}
+
+// spaces are what JSON may begin with.
+type spaces struct{}
+
+func (spaces) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
+func TestCheckLinks(t *testing.T) {
+	for what, c := range map[string]struct {
+		entries []tableEntry
+		good    bool
+	}{
+		"a file":                 {[]tableEntry{{"a", "reg", ""}, {"b", typeHardLink, "a"}, {"c", typeHardLink, "/b"}}, true},
+		"a symbolic link":        {[]tableEntry{{"a", "symlink", "x"}, {"b", typeHardLink, "a"}}, true},
+		"a file in chunks":       {[]tableEntry{{"a", "reg", ""}, {"a", typeChunk, ""}, {"b", typeHardLink, "a"}}, true},
+		"nothing":                {[]tableEntry{{"b", typeHardLink, "a"}}, false},
+		"itself":                 {[]tableEntry{{"a", typeHardLink, "./a"}}, false},
+		"each other":             {[]tableEntry{{"a", typeHardLink, "b"}, {"b", typeHardLink, "a"}}, false},
+		"a directory":            {[]tableEntry{{"d", typeDirectory, ""}, {"d/x", typeHardLink, "d"}}, false},
+		"one that has no entry":  {[]tableEntry{{"d/e/f", "reg", ""}, {"d/e/x", typeHardLink, "d"}}, false},
+		"the root":               {[]tableEntry{{"x", typeHardLink, "/"}}, false},
+		"a name that is endless": {[]tableEntry{{strings.Repeat("d/", maxName), typeDirectory, ""}}, false},
+	} {
+		if err := checkLinks(c.entries); (err == nil) != c.good {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
