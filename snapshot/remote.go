@@ -100,12 +100,15 @@ func (l *Layers) RemoteNotes(f func(note []byte)) error {
 	if _, err := os.Lstat(l.RemoteDir()); err != nil {
 		return nil // there never were any
 	}
-	notes, err := filepath.Glob(filepath.Join(l.root, snapshotsDir, "*", remoteNote))
+	all, err := list(filepath.Join(l.root, snapshotsDir))
 	if err != nil {
 		return err
 	}
-	for _, path := range notes {
-		b, err := os.ReadFile(path)
+	for _, path := range all {
+		b, err := os.ReadFile(filepath.Join(path, remoteNote))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("read the note of a remote layer: %w", err)
 		}

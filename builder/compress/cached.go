@@ -59,6 +59,7 @@ type sized struct {
 	small, large func() (io.WriteCloser, error)
 	held         []byte
 	to           io.WriteCloser // large, if it is
+	closed       bool
 }
 
 func (w *sized) Write(p []byte) (int, error) {
@@ -81,7 +82,12 @@ func (w *sized) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Close may be called more than once, as BuildKit does.
 func (w *sized) Close() error {
+	if w.closed {
+		return nil
+	}
+	w.closed = true
 	if w.to != nil {
 		return w.to.Close()
 	}

@@ -87,7 +87,9 @@ type stepExecutor struct {
 }
 
 func (e stepExecutor) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
+	e.p.broken.RLock()
 	before, next := e.p.failures.coming()
+	e.p.broken.RUnlock()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan struct{})
@@ -102,6 +104,9 @@ func (e stepExecutor) Run(ctx context.Context, id string, root executor.Mount, m
 	rec, err := e.Executor.Run(snapshot.WithOneDevice(ctx), id, root, mounts, process, started)
 	close(ended)
 	wait.Wait()
+	if lost := e.p.process.Lost(); lost != nil && err == nil { // a moment ago: that it has ended is not noted yet
+		err = fmt.Errorf("layers can't be read any more: %w", lost)
+	}
 	if failure := e.p.failures.since(before); failure != nil {
 		if err != nil {
 			return rec, fmt.Errorf("%w (%v)", failure, err) // not as the exit code of the step, which is what would be shown

@@ -60,7 +60,8 @@ type Puller struct {
 
 	told sync.Once // that layers can't be mounted here
 
-	mounting sync.Mutex // held while a layer is mounted
+	mounting sync.Mutex   // held while a layer is mounted
+	broken   sync.RWMutex // held by what takes down the mounts of a server that has ended; no step begins meanwhile
 
 	mu       sync.Mutex
 	dir      bool // the directory for mount points is there
@@ -77,8 +78,7 @@ type layer struct {
 	Ref    string // of an image, or of a shared cache
 	Digest digest.Digest
 	TOC    digest.Digest
-	Bytes  int64 `json:",omitempty"`
-	Cache  bool  `json:",omitempty"` // Ref is that of a shared cache
+	Cache  bool `json:",omitempty"` // Ref is that of a shared cache
 }
 
 // id is what the layer is known by on this machine. Half a digest is enough: mount options are short of space.
@@ -146,10 +146,10 @@ func (p *Puller) mount(l layer, sessions []string) error {
 	}
 	// What is not complete has another name than what is looked for.
 	making := filepath.Dir(path) + ".new"
-	if err := os.MkdirAll(filepath.Join(making, filepath.Base(path)), 0o755); err != nil {
-		return err
-	}
 	at := filepath.Join(making, filepath.Base(path))
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return errors.Join(err, os.RemoveAll(cache))
+	}
 	began := time.Now()
 	names, err := p.process.Mount(server.Layer{ID: id, Digest: l.Digest, Bytes: size, TOC: l.TOC, Mountpoint: at, Cache: cache})
 	if err == nil {
@@ -201,6 +201,8 @@ func (p *Puller) again(_ string, note []byte) error {
 
 // serverEnded takes down what is broken, so that it is mounted again when it is needed.
 func (p *Puller) serverEnded(err error) {
+	p.broken.Lock()
+	defer p.broken.Unlock()
 	p.mu.Lock()
 	var all []layer
 	for _, s := range p.sources {

@@ -20,14 +20,17 @@ type manager struct {
 }
 
 func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
-	if parent != nil && m.p != nil && partial(parent) {
+	if parent == nil || !partial(parent) {
+		return m.Manager.New(ctx, parent, g, opts...)
+	}
+	if m.p != nil {
 		if err := m.between(ctx, parent, g); err != nil {
 			return nil, err
 		}
 	}
 	r, err := m.Manager.New(ctx, parent, g, opts...)
-	if err != nil || parent == nil || !partial(parent) {
-		return r, err
+	if err != nil {
+		return nil, err
 	}
 	return finalizing{r}, nil
 }

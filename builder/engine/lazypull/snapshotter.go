@@ -107,7 +107,10 @@ func (s *snapshotter) commit(ctx context.Context, target, parent string, l layer
 	return errdefs.ErrAlreadyExists
 }
 
-var errWhole = errors.New("it is no layer that can be read in parts")
+var (
+	errWhole = errors.New("it is no layer that can be read in parts")
+	errFast  = errors.New("the link is fast")
+)
 
 // offered mounts a layer if that is possible and of use, and calls made then.
 func (p *Puller) offered(labels map[string]string, made func(layer) error) error {
@@ -123,11 +126,14 @@ func (p *Puller) offered(labels map[string]string, made func(layer) error) error
 		p.told.Do(func() { logrus.Warnf("layers are fetched as a whole: %v", err) })
 		return err
 	}
+	if p.link.isFast() {
+		return errFast
+	}
 	if err := p.mount(l, sessions); err != nil {
 		return err
 	}
-	if p.link.isFast() {
-		return errors.New("the link is fast")
+	if p.link.isFast() { // as the reading of the table has shown
+		return errFast
 	}
 	return made(l)
 }

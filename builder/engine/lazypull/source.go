@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	// stallWait is for how long a registry may send less than stallBytes. A request is made twice: whoever reads a file gets his error within ten seconds.
+	// stallWait is for how long a registry may send less than stallBytes. A request is made twice: whoever reads a file from a registry that has gone silent gets his error within ten seconds.
 	stallWait   = 4 * time.Second
 	stallBytes  = 16 << 10
-	requestWait = time.Minute
-	unit        = 64 << 10 // what the server asks for are multiples of it
+	requestWait = time.Minute // to find a blob. Reading it takes as long as the link needs
+	unit        = 64 << 10    // what the server asks for are multiples of it
 )
 
 // errRanges says that a registry sends whole blobs only.
@@ -91,7 +91,7 @@ func (s *source) open(ctx context.Context) (remote.Blob, error) {
 		return list, err
 	}
 	b, err := remote.NewResolver(config.BlobConfig{ChunkSize: unit}, nil).
-		Resolve(ctx, hosts, spec, ocispecs.Descriptor{Digest: s.Digest, Size: s.Bytes}, nothing{})
+		Resolve(ctx, hosts, spec, ocispecs.Descriptor{Digest: s.Digest}, nothing{})
 	if err != nil {
 		return nil, err
 	}
@@ -141,18 +141,18 @@ func (s *source) read(off, size int64) (p []byte, err error) {
 
 func (s *source) readOnce(off, size int64, again bool) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestWait)
-	defer cancel()
 	find := s.opened
 	if again {
 		find = s.open
 	}
 	b, err := find(ctx)
+	cancel()
 	if err != nil {
 		return nil, err
 	}
 	p := make([]byte, size)
 	began := time.Now()
-	n, err := b.ReadAt(p, off, remote.WithContext(ctx))
+	n, err := b.ReadAt(p, off, remote.WithContext(context.Background())) // without, there is a time limit of the library's
 	if err != nil {
 		return nil, err
 	}

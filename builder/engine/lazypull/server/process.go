@@ -29,6 +29,7 @@ type Process struct {
 	mu     sync.Mutex
 	client *rpc.Client // nil: there is none
 	ended  chan struct{}
+	lost   error // while Ended is called
 }
 
 // Mount shows a layer at its mount point, and returns how many names it has.
@@ -38,6 +39,20 @@ func (p *Process) Mount(l Layer) (names int, err error) {
 		return 0, fmt.Errorf("start the process that shows layers: %w", err)
 	}
 	return names, c.Call("Server.Mount", l, &names)
+}
+
+// Lost says why the server that is thought to run can't be asked; nil if it can, or if there is none. When it ends, its connection does so before its mounts.
+func (p *Process) Lost() error {
+	p.mu.Lock()
+	c, lost := p.client, p.lost
+	p.mu.Unlock()
+	if c == nil {
+		return lost
+	}
+	if err := c.Call("Server.Ping", Nothing{}, &Nothing{}); err != nil {
+		return fmt.Errorf("the process that shows them: %w", err)
+	}
+	return nil
 }
 
 // Close ends the server, and with it what it shows.
@@ -71,6 +86,8 @@ func (p *Process) running() (*rpc.Client, error) {
 	defer theirSource.Close()
 	r := rpc.NewServer()
 	if err := r.RegisterName("Source", &service{p.Source}); err != nil {
+		ours.Close()
+		source.Close()
 		return nil, err
 	}
 	cmd := exec.Command("/proc/self/exe")
@@ -95,14 +112,17 @@ func (p *Process) running() (*rpc.Client, error) {
 		p.mu.Lock()
 		closed := p.client != client
 		if !closed {
-			p.client = nil
-		}
-		p.mu.Unlock()
-		if !closed && p.Ended != nil {
 			if err == nil {
 				err = errors.New("it has ended")
 			}
+			p.client, p.lost = nil, err
+		}
+		p.mu.Unlock()
+		if !closed {
 			p.Ended(err)
+			p.mu.Lock()
+			p.lost = nil
+			p.mu.Unlock()
 		}
 		close(ended)
 	}()

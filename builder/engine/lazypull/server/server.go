@@ -82,7 +82,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	s := &Server{source: rpc.NewClient(source)}
+	s := &Server{source: rpc.NewClient(source), mounted: map[*tocfs.Mounted]bool{}}
 	r := rpc.NewServer()
 	if err := r.Register(s); err != nil {
 		return err
@@ -107,7 +107,7 @@ type Server struct {
 	source *rpc.Client
 
 	mu      sync.Mutex
-	mounted []*tocfs.Mounted
+	mounted map[*tocfs.Mounted]bool
 }
 
 // openWait bounds the time for reading a table of contents.
@@ -133,14 +133,24 @@ func (s *Server) Mount(a Layer, names *int) error {
 	*names = l.Names()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mounted = append(s.mounted, m)
+	s.mounted[m] = true
+	go func() {
+		m.Wait()
+		_ = l.Close()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.mounted, m)
+	}()
 	return nil
 }
+
+// Ping answers.
+func (s *Server) Ping(Nothing, *Nothing) error { return nil }
 
 func (s *Server) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, m := range s.mounted {
+	for m := range s.mounted {
 		_ = m.Unmount() // the namespace ends, too
 	}
 }

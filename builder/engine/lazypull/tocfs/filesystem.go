@@ -83,6 +83,9 @@ func (m *Mounted) Unmount() error {
 	return err
 }
 
+// Wait returns when the kernel has let go of the mount.
+func (m *Mounted) Wait() { <-m.done }
+
 func (f *fileSystem) String() string { return fileSystemType }
 
 func (f *fileSystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {

@@ -192,7 +192,7 @@ func mounted(t *testing.T, b *blob) *opened {
 		if err := m.Unmount(); err != nil {
 			t.Error(err)
 		}
-		<-m.done
+		m.Wait()
 	})
 	if err := m.server.WaitMount(); err != nil { // this process asks itself
 		t.Fatal(err)
