@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -120,7 +121,16 @@ func (i attestingInstance) Export(ctx context.Context, src *exporter.Source, inf
 	if push == nil {
 		return resp, nil, desc, nil
 	}
-	names := strings.Split(resp[exptypes.ExporterImageNameKey], ",")
+	var names []string // one for each repository
+	for name := range strings.SplitSeq(resp[exptypes.ExporterImageNameKey], ",") {
+		named, err := reference.ParseNormalizedNamed(name)
+		if err != nil {
+			return nil, nil, nil, errors.Join(err, desc.Release())
+		}
+		if name = named.Name(); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
 	return resp, func(ctx context.Context) error {
 		if err := push(ctx); err != nil {
 			return err

@@ -97,6 +97,8 @@ func foreignFiles(ctx context.Context, ref cache.ImmutableRef, view []mount.Moun
 	return list, err
 }
 
+var errNoDirectories = errors.New("the snapshotter has no directory for each layer")
+
 // layerDirs are the directories of an image's layers, the topmost first.
 func layerDirs(ctx context.Context, ref cache.ImmutableRef, view []mount.Mount) (dirs []string, err error) {
 	chain := ref.LayerChain()
@@ -111,7 +113,7 @@ func layerDirs(ctx context.Context, ref cache.ImmutableRef, view []mount.Mount) 
 		dirs = []string{view[0].Source}
 	}
 	if len(dirs) != len(chain) {
-		return nil, errors.New("the snapshotter has no directory for each layer")
+		return nil, errNoDirectories
 	}
 	for i, d := range dirs {
 		dirs[i] = snapshot.Files(d)

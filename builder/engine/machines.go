@@ -62,8 +62,13 @@ type checkingInstance struct {
 }
 
 func (i checkingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
-	wrong := foreignPrograms(ctx, src, i.strict, session.NewGroup(info.SessionID))
-	if len(wrong) > 0 && i.strict {
+	wrong, err := foreignPrograms(ctx, src, i.strict, session.NewGroup(info.SessionID))
+	switch {
+	case err != nil && i.strict:
+		return nil, nil, nil, err
+	case err != nil:
+		logrus.WithError(err).Debug("look for programs of other platforms")
+	case len(wrong) > 0 && i.strict:
 		return nil, nil, nil, fmt.Errorf("%s", wrong[0])
 	}
 	resp, finalize, ref, err := i.ExporterInstance.Export(ctx, src, info)
@@ -76,31 +81,40 @@ func (i checkingInstance) Export(ctx context.Context, src *exporter.Source, info
 }
 
 // foreignPrograms looks at what each platform's image starts, and, where it is for another platform than this machine's, or all is wanted, at what its steps made. What can't be read
-// without fetching it is not looked at.
-func foreignPrograms(ctx context.Context, src *exporter.Source, all bool, s session.Group) (wrong []outcome.ForeignProgram) {
-	ps, err := exptypes.ParsePlatforms(src.Metadata)
-	if err != nil {
-		return nil // the exporter says what is wrong with it
+// without fetching it is not looked at, unless all is wanted.
+func foreignPrograms(ctx context.Context, src *exporter.Source, all bool, s session.Group) (wrong []outcome.ForeignProgram, err error) {
+	ps, perr := exptypes.ParsePlatforms(src.Metadata)
+	if perr != nil {
+		return nil, nil //nolint:nilerr // the exporter says what is wrong with it
 	}
 	for _, p := range ps.Platforms {
 		var img, base dockerspec.DockerOCIImage
 		ref, ok := src.FindRef(p.ID)
-		if !ok || ref == nil || lazy.Pending(lazy.Wrap(ref)) || json.Unmarshal(exptypes.ParseKey(src.Metadata, exptypes.ExporterImageConfigKey, &p), &img) != nil {
+		if !ok || ref == nil || json.Unmarshal(exptypes.ParseKey(src.Metadata, exptypes.ExporterImageConfigKey, &p), &img) != nil {
 			continue
 		}
 		if b := exptypes.ParseKey(src.Metadata, exptypes.ExporterImageBaseConfigKey, &p); len(b) > 0 && json.Unmarshal(b, &base) != nil {
 			continue
 		}
-		list, err := foreignIn(ctx, ref, img, len(base.RootFS.DiffIDs), all || foreignHere(img), s)
-		if err != nil {
-			logrus.WithError(err).Debugf("look at the programs of the image for %s", p.ID)
+		if lazy.Pending(lazy.Wrap(ref)) {
+			if !all {
+				continue
+			}
+			if xerr := lazy.Unwrap(ref).Extract(ctx, s); xerr != nil {
+				err = errors.Join(err, fmt.Errorf("look for programs of other platforms in the image for %s: %w", p.ID, xerr))
+				continue
+			}
+		}
+		list, ferr := foreignIn(ctx, ref, img, len(base.RootFS.DiffIDs), all || foreignHere(img), s)
+		if ferr != nil && !errors.Is(ferr, errNoDirectories) { // then what the image starts has been looked at
+			err = errors.Join(err, fmt.Errorf("look for programs of other platforms in the image for %s: %w", p.ID, ferr))
 		}
 		for _, f := range list {
 			f.Platform = p.ID
 			wrong = append(wrong, f)
 		}
 	}
-	return wrong
+	return wrong, err
 }
 
 // foreignIn is foreignPrograms for one image. What it starts comes first.

@@ -35,8 +35,12 @@ func (r Registry) Create(ctx context.Context, tags []reference.NamedTagged, o Cr
 		return nil, err
 	}
 	var parts []ocispecs.Descriptor
-	for _, s := range sources {
-		parts = union(parts, s.entries)
+	if len(sources) == 1 && !o.Append {
+		parts = sources[0].entries // all of them, also several for a platform
+	} else {
+		for _, s := range sources {
+			parts = union(parts, s.entries)
+		}
 	}
 	if len(parts) == 0 {
 		return nil, errors.New("make index: none of the sources has one of the platforms")
@@ -69,6 +73,23 @@ func (r Registry) create(ctx context.Context, t reference.NamedTagged, sources [
 	if whole && len(o.Annotations) == 0 {
 		b = sources[0].raw
 	}
+	add := func(now *ocispecs.Index) error {
+		now.Manifests = union(now.Manifests, parts)
+		return annotate(now, o.Annotations)
+	}
+	at := tag{r.hosts, t}
+	if o.DryRun && o.Append {
+		now, err := at.get(ctx)
+		if err == nil {
+			x, err = r.changed(ctx, t, now, add)
+		}
+		if err == nil {
+			_, b, err = encode(x)
+		}
+		if err != nil {
+			return Result{}, err
+		}
+	}
 	if o.DryRun {
 		return Result{t.String(), digest.FromBytes(b), x}, nil
 	}
@@ -86,12 +107,8 @@ func (r Registry) create(ctx context.Context, t reference.NamedTagged, sources [
 		}
 	}
 	if o.Append {
-		return r.change(ctx, t, func(now *ocispecs.Index) error {
-			now.Manifests = union(now.Manifests, parts)
-			return annotate(now, o.Annotations)
-		})
+		return r.change(ctx, t, add)
 	}
-	at := tag{r.hosts, t}
 	before, err := at.head(ctx)
 	if err != nil {
 		return Result{}, err
@@ -105,14 +122,14 @@ func (r Registry) create(ctx context.Context, t reference.NamedTagged, sources [
 	return Result{t.String(), d, x}, nil
 }
 
-// copyBeside copies the attestations that an entry has beside it. Those in the index are entries themselves. A registry that does not tell has none.
+// copyBeside copies the attestations that an entry has beside it. Those in the index are entries themselves.
 func (r Registry) copyBeside(ctx context.Context, s source, d ocispecs.Descriptor, to reference.Named) error {
-	if subject(d) != "" {
+	if referrer.Subject(d) != "" {
 		return nil
 	}
 	list, err := referrer.Attestations(ctx, s.fetcher, d.Digest)
 	if err != nil {
-		return nil
+		return err
 	}
 	for _, a := range list {
 		if slices.ContainsFunc(s.entries, func(d ocispecs.Descriptor) bool { return d.Digest == a.Digest }) {
@@ -166,7 +183,7 @@ func (r Registry) Inspect(ctx context.Context, ref string) (Inspection, error) {
 	}
 	for _, d := range s.entries {
 		e := InspectedEntry{
-			Name: s.named.Name() + "@" + d.Digest.String(), MediaType: d.MediaType, Platform: platform(d), Size: d.Size, Annotations: d.Annotations, Attests: subject(d),
+			Name: s.named.Name() + "@" + d.Digest.String(), MediaType: d.MediaType, Platform: platform(d), Size: d.Size, Annotations: d.Annotations, Attests: referrer.Subject(d),
 		}
 		if e.Attests == "" { // those in the index are listed by registries, too: they have a subject
 			list, err := referrer.Attestations(ctx, s.fetcher, d.Digest)

@@ -22,19 +22,12 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
-	"github.com/moby/buildkit/util/attestation"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-)
 
-// subject is the digest of the manifest that an entry is an attestation of; empty if it is none.
-func subject(d ocispecs.Descriptor) digest.Digest {
-	if d.Annotations[attestation.DockerAnnotationReferenceType] != attestation.DockerAnnotationReferenceTypeDefault {
-		return ""
-	}
-	return digest.Digest(d.Annotations[attestation.DockerAnnotationReferenceDigest])
-}
+	"github.com/optbuild/optbuild/builder/referrer"
+)
 
 // platform is an entry's, for comparing; "" if it has none.
 func platform(d ocispecs.Descriptor) string {
@@ -48,7 +41,7 @@ func platform(d ocispecs.Descriptor) string {
 func union(entries, parts []ocispecs.Descriptor) []ocispecs.Descriptor {
 	list := slices.Clone(entries)
 	for _, p := range parts {
-		if subject(p) != "" {
+		if referrer.Subject(p) != "" {
 			continue
 		}
 		if slices.ContainsFunc(list, func(d ocispecs.Descriptor) bool {
@@ -57,18 +50,18 @@ func union(entries, parts []ocispecs.Descriptor) []ocispecs.Descriptor {
 			continue
 		}
 		list = slices.DeleteFunc(list, func(d ocispecs.Descriptor) bool {
-			return subject(d) == "" && (platform(d) == platform(p) && p.Platform != nil || d.Digest == p.Digest)
+			return referrer.Subject(d) == "" && (platform(d) == platform(p) && p.Platform != nil || d.Digest == p.Digest)
 		})
 		list = append(list, p)
 	}
 	for _, p := range parts {
-		if subject(p) != "" && !slices.ContainsFunc(list, func(d ocispecs.Descriptor) bool { return d.Digest == p.Digest }) {
+		if referrer.Subject(p) != "" && !slices.ContainsFunc(list, func(d ocispecs.Descriptor) bool { return d.Digest == p.Digest }) {
 			list = append(list, p)
 		}
 	}
 	list = slices.DeleteFunc(list, func(d ocispecs.Descriptor) bool { // of what is no longer there
-		of := subject(d)
-		return of != "" && !slices.ContainsFunc(list, func(m ocispecs.Descriptor) bool { return subject(m) == "" && m.Digest == of })
+		of := referrer.Subject(d)
+		return of != "" && !slices.ContainsFunc(list, func(m ocispecs.Descriptor) bool { return referrer.Subject(m) == "" && m.Digest == of })
 	})
 	return sorted(list)
 }
@@ -86,12 +79,12 @@ func covers(d, p ocispecs.Descriptor) bool {
 func sorted(list []ocispecs.Descriptor) []ocispecs.Descriptor {
 	place := map[digest.Digest]string{} // of what an attestation is about
 	for _, d := range list {
-		if subject(d) == "" {
+		if referrer.Subject(d) == "" {
 			place[d.Digest] = platform(d)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b ocispecs.Descriptor) int {
-		sa, sb := subject(a), subject(b)
+		sa, sb := referrer.Subject(a), referrer.Subject(b)
 		switch {
 		case sa == "" && sb == "":
 			return cmp.Or(cmp.Compare(platform(a), platform(b)), cmp.Compare(a.Digest, b.Digest))
@@ -136,7 +129,7 @@ func annotate(x *ocispecs.Index, list []Annotation) error {
 		}
 		found := false
 		for i, d := range x.Manifests {
-			if subject(d) != "" || a.Platform != nil && platform(d) != platforms.FormatAll(platforms.Normalize(*a.Platform)) {
+			if referrer.Subject(d) != "" || a.Platform != nil && platform(d) != platforms.FormatAll(platforms.Normalize(*a.Platform)) {
 				continue
 			}
 			found = true

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/moby/buildkit/util/attestation"
 	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -231,7 +232,17 @@ func TestCreate(t *testing.T) {
 
 	r.timing = timing{50 * time.Millisecond, 0, time.Minute}
 	d, _ := f.push(t, "parts", "linux/s390x")
-	more, err := r.Create(t.Context(), namedTags(t, "app:1"), CreateOptions{Sources: []string{host + "/parts@" + d.String()}, Append: true})
+	adding := CreateOptions{Sources: []string{host + "/parts@" + d.String()}, Append: true}
+	adding.DryRun = true
+	foreseen, err := r.Create(t.Context(), namedTags(t, "app:1"), adding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	adding.DryRun = false
+	more, err := r.Create(t.Context(), namedTags(t, "app:1"), adding)
+	if err == nil && foreseen[0].Digest != more[0].Digest {
+		t.Errorf("a dry run has foreseen %v, not %v", foreseen, more)
+	}
 	if err != nil || !slices.Equal(more[0].Platforms(), []string{"linux/amd64", "linux/arm64", "linux/s390x"}) || more[0].Index.Annotations["org.example.a"] != "1" {
 		t.Errorf("appended: %v, %v", more, err)
 	}
@@ -241,6 +252,41 @@ func TestCreate(t *testing.T) {
 	}
 	if _, err := r.Annotate(t.Context(), namedTags(t, "nothing:1")[0], []Annotation{{Key: "a", Value: "b"}}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("annotating nothing: %v, want ErrNotFound", err)
+	}
+}
+
+// TestCreateTwins: an index that has two entries for a platform, as those of several variants may, is copied whole.
+func TestCreateTwins(t *testing.T) {
+	f := newFake()
+	r := f.open()
+	x := ocispecs.Index{Versioned: specs.Versioned{SchemaVersion: 2}}
+	for _, variant := range []string{"a", "b"} {
+		_, img := f.push(t, "twins", "linux/amd64")
+		m, err := img.Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Annotations = map[string]string{"variant": variant}
+		b, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := ocispecs.Descriptor{MediaType: string(m.MediaType), Digest: digest.FromBytes(b), Size: int64(len(b)), Platform: &ocispecs.Platform{OS: "linux", Architecture: "amd64"}}
+		if err := (tag{r.hosts, namedTags(t, "twins:"+variant)[0]}).put(t.Context(), d.MediaType, b, seen{}); err != nil {
+			t.Fatal(err)
+		}
+		x.Manifests = append(x.Manifests, d)
+	}
+	mediaType, b, err := encode(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (tag{r.hosts, namedTags(t, "twins:both")[0]}).put(t.Context(), mediaType, b, seen{}); err != nil {
+		t.Fatal(err)
+	}
+	made, err := r.Create(t.Context(), namedTags(t, "copy:both"), CreateOptions{Sources: []string{host + "/twins:both"}})
+	if err != nil || made[0].Digest != digest.FromBytes(b) {
+		t.Errorf("made %v of %d entries: %v", made, len(x.Manifests), err)
 	}
 }
 

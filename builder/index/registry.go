@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -16,6 +15,8 @@ import (
 	"github.com/moby/buildkit/util/errutil"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/referrer"
 )
 
 // Registry changes indexes at registries. Its methods may be called concurrently.
@@ -37,7 +38,7 @@ type Result struct {
 // Platforms lists those that the index has, without attestations.
 func (r Result) Platforms() (list []string) {
 	for _, d := range r.Index.Manifests {
-		if subject(d) == "" {
+		if referrer.Subject(d) == "" {
 			list = append(list, platform(d))
 		}
 	}
@@ -92,36 +93,38 @@ func (r Registry) Annotate(ctx context.Context, ref reference.NamedTagged, list 
 
 // change applies f to the index that a tag refers to, or to an empty one. An image without index counts as one of its own platform.
 func (r Registry) change(ctx context.Context, ref reference.NamedTagged, f func(*ocispecs.Index) error) (Result, error) {
-	t := tag{r.hosts, ref}
-	x, d, err := t.change(ctx, r.timing, func(ctx context.Context, now seen) (x ocispecs.Index, err error) {
-		switch {
-		case now.digest == "":
-		case isIndex(now.mediaType, now.content):
-			if err := json.Unmarshal(now.content, &x); err != nil {
-				return x, fmt.Errorf("decode %s: %w", now.digest, err)
-			}
-		default:
-			digested, err := reference.WithDigest(reference.TrimNamed(ref), now.digest)
-			if err != nil {
-				return x, err
-			}
-			root, fetcher, err := r.resolve(ctx, digested)
-			if err != nil {
-				return x, err
-			}
-			if x.Manifests, err = entries(ctx, fetcher, root); err != nil {
-				return x, err
-			}
-		}
-		if x.MediaType == images.MediaTypeDockerSchema2ManifestList {
-			x.MediaType = "" // which it is depends on what is in it
-		}
-		return x, f(&x)
-	})
+	x, d, err := tag{r.hosts, ref}.change(ctx, r.timing, func(ctx context.Context, now seen) (ocispecs.Index, error) { return r.changed(ctx, ref, now, f) })
 	if err != nil {
 		return Result{}, fmt.Errorf("change index %s: %w", reference.FamiliarString(ref), errutil.WithDetails(err))
 	}
 	return Result{ref.String(), d, x}, nil
+}
+
+// changed is what f makes of what a tag refers to.
+func (r Registry) changed(ctx context.Context, ref reference.NamedTagged, now seen, f func(*ocispecs.Index) error) (x ocispecs.Index, err error) {
+	switch {
+	case now.digest == "":
+	case isIndex(now.mediaType, now.content):
+		if err := json.Unmarshal(now.content, &x); err != nil {
+			return x, fmt.Errorf("decode %s: %w", now.digest, err)
+		}
+	default:
+		digested, err := reference.WithDigest(reference.TrimNamed(ref), now.digest)
+		if err != nil {
+			return x, err
+		}
+		root, fetcher, err := r.resolve(ctx, digested)
+		if err != nil {
+			return x, err
+		}
+		if x.Manifests, err = entries(ctx, fetcher, root); err != nil {
+			return x, err
+		}
+	}
+	if x.MediaType == images.MediaTypeDockerSchema2ManifestList {
+		x.MediaType = "" // which it is depends on what is in it
+	}
+	return x, f(&x)
 }
 
 func (r Registry) resolver() remotes.Resolver {
@@ -159,7 +162,7 @@ func entries(ctx context.Context, f remotes.Fetcher, root ocispecs.Descriptor) (
 	root = ocispecs.Descriptor{MediaType: root.MediaType, Digest: root.Digest, Size: root.Size}
 	if images.IsIndexType(root.MediaType) {
 		var x ocispecs.Index
-		if err := fetchJSON(ctx, f, root, &x); err != nil {
+		if err := referrer.FetchJSON(ctx, f, root, &x); err != nil {
 			return nil, err
 		}
 		return x.Manifests, nil
@@ -168,11 +171,11 @@ func entries(ctx context.Context, f remotes.Fetcher, root ocispecs.Descriptor) (
 		return nil, fmt.Errorf("%s is no image: its type is %s", root.Digest, root.MediaType)
 	}
 	var m ocispecs.Manifest
-	if err := fetchJSON(ctx, f, root, &m); err != nil {
+	if err := referrer.FetchJSON(ctx, f, root, &m); err != nil {
 		return nil, err
 	}
 	var c ocispecs.Image
-	if err := fetchJSON(ctx, f, m.Config, &c); err != nil {
+	if err := referrer.FetchJSON(ctx, f, m.Config, &c); err != nil {
 		return nil, err
 	}
 	if c.OS == "" || c.Architecture == "" {
@@ -181,31 +184,6 @@ func entries(ctx context.Context, f remotes.Fetcher, root ocispecs.Descriptor) (
 	p := platforms.Normalize(c.Platform)
 	root.Platform = &p
 	return []ocispecs.Descriptor{root}, nil
-}
-
-func fetchJSON(ctx context.Context, f remotes.Fetcher, d ocispecs.Descriptor, v any) error {
-	if d.Size > maxIndex {
-		return fmt.Errorf("%s has %d bytes: too many", d.Digest, d.Size)
-	}
-	if err := d.Digest.Validate(); err != nil {
-		return err
-	}
-	rc, err := f.Fetch(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer rc.Close()
-	b, err := io.ReadAll(io.LimitReader(rc, d.Size+1))
-	if err != nil {
-		return err
-	}
-	if d.Digest.Algorithm().FromBytes(b) != d.Digest {
-		return fmt.Errorf("what came is not %s", d.Digest)
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("decode %s: %w", d.Digest, err)
-	}
-	return nil
 }
 
 // copyTo copies an entry and all that belongs to it to another repository.

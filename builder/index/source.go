@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/referrer"
 )
 
 // source is an image or an index at its registry.
@@ -37,7 +39,7 @@ func (r Registry) source(ctx context.Context, ref string) (source, error) {
 		return s, fmt.Errorf("look up %s: %w", reference.FamiliarString(named), err)
 	}
 	var raw json.RawMessage
-	if err := fetchJSON(ctx, s.fetcher, s.root, &raw); err != nil {
+	if err := referrer.FetchJSON(ctx, s.fetcher, s.root, &raw); err != nil {
 		return s, fmt.Errorf("read %s: %w", reference.FamiliarString(named), err)
 	}
 	s.raw = raw
@@ -74,11 +76,11 @@ func wanted(entries []ocispecs.Descriptor, list []ocispecs.Platform) []ocispecs.
 		return entries
 	}
 	is := func(d ocispecs.Descriptor) bool {
-		return subject(d) == "" && d.Platform != nil && slices.ContainsFunc(list, func(p ocispecs.Platform) bool { return platforms.OnlyStrict(p).Match(*d.Platform) })
+		return referrer.Subject(d) == "" && d.Platform != nil && slices.ContainsFunc(list, func(p ocispecs.Platform) bool { return platforms.OnlyStrict(p).Match(*d.Platform) })
 	}
 	var out []ocispecs.Descriptor
 	for _, d := range entries {
-		of := subject(d)
+		of := referrer.Subject(d)
 		if is(d) || of != "" && slices.ContainsFunc(entries, func(m ocispecs.Descriptor) bool { return is(m) && m.Digest == of }) {
 			out = append(out, d)
 		}

@@ -15,11 +15,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/optbuild/optbuild/builder/referrer"
 	"github.com/optbuild/optbuild/cache/origin"
 )
-
-// maxIndex bounds what is read into memory. Registries refuse more than 4 MB (documented by distribution).
-const maxIndex = 4 << 20
 
 // tag is one at its registry.
 type tag struct {
@@ -93,11 +91,11 @@ func (t tag) look(ctx context.Context, method string) (seen, error) {
 		}
 		return s, nil
 	}
-	if s.content, err = io.ReadAll(io.LimitReader(resp.Body, maxIndex+1)); err != nil {
+	if s.content, err = io.ReadAll(io.LimitReader(resp.Body, referrer.MaxManifest+1)); err != nil {
 		return seen{}, err
 	}
-	if len(s.content) > maxIndex {
-		return seen{}, fmt.Errorf("%s has more than %d bytes: it is no index", t.named, maxIndex)
+	if len(s.content) > referrer.MaxManifest {
+		return seen{}, fmt.Errorf("%s has more than %d bytes: it is no index", t.named, referrer.MaxManifest)
 	}
 	s.digest = digest.FromBytes(s.content)
 	return s, nil

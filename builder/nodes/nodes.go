@@ -117,13 +117,17 @@ func (f *Fleet) part(ctx context.Context, platform string, b Build) (*part, []*L
 	candidates := f.of(platform)
 	for len(candidates) > 0 {
 		n, failed := f.choose(ctx, platform, candidates)
+		if ctx.Err() != nil { // then none of them has failed
+			if n != nil {
+				_ = n.client.Close()
+				f.leave(n.node)
+			}
+			return nil, lost, context.Cause(ctx)
+		}
 		for _, l := range failed {
 			lost = append(lost, l.LostError)
 			f.note("node for %s: %v", platform, l)
 			candidates = slices.DeleteFunc(candidates, func(c *node) bool { return c == l.node })
-		}
-		if ctx.Err() != nil {
-			return nil, lost, context.Cause(ctx)
 		}
 		if n == nil {
 			continue

@@ -178,7 +178,7 @@ func (b *Build) options(platform string) client.SolveOpt {
 	}
 	attrs := map[string]string{"tar": "false"}
 	maps.Copy(attrs, b.Layers)
-	o.Exports = []client.ExportEntry{{Type: client.ExporterOCI, Attrs: attrs, OutputStore: b.Store}}
+	o.Exports = []client.ExportEntry{{Type: client.ExporterOCI, Attrs: attrs, OutputStore: inbox{b.Store}}}
 	return o
 }
 

@@ -73,7 +73,7 @@ func Marked(ctx context.Context, store content.Manager, manifest digest.Digest) 
 func Split(entries []ocispecs.Descriptor) (images []ocispecs.Descriptor, attestations map[digest.Digest]ocispecs.Descriptor) {
 	attestations = map[digest.Digest]ocispecs.Descriptor{}
 	images = slices.DeleteFunc(slices.Clone(entries), func(d ocispecs.Descriptor) bool {
-		about := subject(d)
+		about := Subject(d)
 		if about != "" {
 			attestations[about] = d
 		}
@@ -82,8 +82,8 @@ func Split(entries []ocispecs.Descriptor) (images []ocispecs.Descriptor, attesta
 	return images, attestations
 }
 
-// subject is the digest of the manifest that an entry of an index is an attestation of; empty if it is none.
-func subject(d ocispecs.Descriptor) digest.Digest {
+// Subject is the digest of the manifest that an entry of an index is an attestation of; empty if it is none.
+func Subject(d ocispecs.Descriptor) digest.Digest {
 	if d.Annotations[attestation.DockerAnnotationReferenceType] != attestation.DockerAnnotationReferenceTypeDefault {
 		return ""
 	}

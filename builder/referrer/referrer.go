@@ -25,8 +25,8 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxManifest bounds manifests and indexes. Registries refuse more than 4 MB (documented by distribution).
-const maxManifest = 4 << 20
+// MaxManifest bounds manifests and indexes. Registries refuse more than 4 MB (documented by distribution).
+const MaxManifest = 4 << 20
 
 // List lists the artifacts about a manifest; of some types only, if any are given. There may be none.
 func List(ctx context.Context, f remotes.Fetcher, subject digest.Digest, types ...string) ([]ocispecs.Descriptor, error) {
@@ -114,7 +114,7 @@ func Push(ctx context.Context, p remotes.Pusher, d ocispecs.Descriptor, b []byte
 
 // FetchJSON decodes a manifest or an index.
 func FetchJSON(ctx context.Context, f remotes.Fetcher, d ocispecs.Descriptor, v any) error {
-	if d.Size > maxManifest {
+	if d.Size > MaxManifest {
 		return fmt.Errorf("%s has %d bytes: too many for a manifest", d.Digest, d.Size)
 	}
 	b, err := Fetch(ctx, f, d)

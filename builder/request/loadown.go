@@ -1,7 +1,9 @@
 package request
 
 import (
+	"cmp"
 	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -46,7 +48,8 @@ func (r *Request) loadOwn(s *Solve, names []string) error {
 	}
 	s.OpenEngine = open
 	for _, e := range s.Exports {
-		if e.Type == client.ExporterImage && e.Attrs["store"] != "false" && e.Attrs["name"] != "" {
+		stored, err := strconv.ParseBool(cmp.Or(e.Attrs["store"], "true"))
+		if e.Type == client.ExporterImage && err == nil && stored && e.Attrs["name"] != "" { // what is neither, the exporter refuses
 			return nil
 		}
 	}

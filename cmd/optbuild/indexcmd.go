@@ -172,17 +172,17 @@ func runIndexInspect(c *cli.Context) error {
 }
 
 func printInspection(w io.Writer, i index.Inspection) {
-	fmt.Fprintf(w, "Name:      %s\nMediaType: %s\nDigest:    %s\n", i.Name, i.MediaType, i.Digest)
+	fmt.Fprintf(w, "Name:      %s\nMediaType: %s\nDigest:    %s\n", i.Name, visible(i.MediaType), i.Digest)
 	printAnnotations(w, "", i.Annotated)
 	fmt.Fprintln(w, "\nManifests:")
 	for n, e := range i.Entries {
 		if n > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "  Name:      %s\n  MediaType: %s\n  Platform:  %s\n", e.Name, e.MediaType, e.Platform)
+		fmt.Fprintf(w, "  Name:      %s\n  MediaType: %s\n  Platform:  %s\n", visible(e.Name), visible(e.MediaType), visible(e.Platform))
 		printAnnotations(w, "  ", e.Annotations)
 		for _, d := range e.Attestations {
-			fmt.Fprintf(w, "  Attested:  %s (beside it)\n", d)
+			fmt.Fprintf(w, "  Attested:  %s (beside it)\n", visible(d.String()))
 		}
 		if e.Unlisted != "" {
 			fmt.Fprintf(w, "  Attested:  the registry does not tell: %s\n", visible(e.Unlisted))
@@ -196,6 +196,6 @@ func printAnnotations(w io.Writer, indent string, m map[string]string) {
 	}
 	fmt.Fprintln(w, indent+"Annotations:")
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		fmt.Fprintf(w, "%s  %s: %s\n", indent, k, m[k])
+		fmt.Fprintf(w, "%s  %s: %s\n", indent, visible(k), visible(m[k]))
 	}
 }

@@ -47,7 +47,7 @@ func (b *build) join(c *cli.Context, resp *client.SolveResponse) error {
 	}
 	resp.ExporterResponse["optbuild.index"] = base64.StdEncoding.EncodeToString(said)
 	if !b.told.quiet {
-		warn(fmt.Sprintf("index: %s has %s (%s)", reference.FamiliarString(named), strings.Join(x.Platforms(), ", "), x.Digest))
+		warn(fmt.Sprintf("index: %s has %s (%s)", reference.FamiliarString(named), visible(strings.Join(x.Platforms(), ", ")), x.Digest))
 	}
 	return nil
 }
