@@ -1,6 +1,6 @@
 // Package emulation lets steps of foreign platforms run where the machine has registered no emulator for them (binfmt_misc), with a qemu that is only installed.
 //
-//	step for linux/arm64 ──> [Emulator.Needed]: does the kernel run such programs, natively or by a registered emulator?  then nothing is done here
+//	step for linux/arm64 ──> the engine: does the kernel run such programs, natively or by a registered emulator?  then nothing is done here
 //	                    └──> [Emulator.Prepare]: a static qemu is looked for in PATH, and registered in a user namespace of the engine's own
 //	                         the step's container joins that namespace: the runtime is this binary under another name ([Runtime]), which says so in the
 //	                         container's specification and becomes the real runtime

@@ -13,7 +13,6 @@ import (
 	"github.com/moby/buildkit/util/compression"
 	"github.com/moby/buildkit/util/progress"
 	"github.com/moby/buildkit/worker"
-	"github.com/moby/buildkit/worker/base"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/optbuild/optbuild/builder/compress"
@@ -35,14 +34,6 @@ func (w compressing) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm
 		return w.with(beginning{w.CacheManager(), w.eager, p.image}).ResolveOp(v, s, sm, proxy)
 	}
 	return w.Worker.ResolveOp(v, s, sm, proxy)
-}
-
-// withManager returns what is needed of a worker to solve steps, with another cache manager.
-func withManager(w *base.Worker, m cache.Manager) *base.Worker {
-	return &base.Worker{
-		WorkerOpt: w.WorkerOpt, CacheMgr: m, SourceManager: w.SourceManager,
-		ImageSource: w.ImageSource, OCILayoutSource: w.OCILayoutSource, GitSource: w.GitSource, HTTPSource: w.HTTPSource,
-	}
 }
 
 func (w compressing) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {

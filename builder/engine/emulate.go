@@ -25,6 +25,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/optbuild/optbuild/builder/emulation"
+	"github.com/optbuild/optbuild/builder/engine/derived"
 	"github.com/optbuild/optbuild/builder/outcome"
 )
 
@@ -99,9 +100,7 @@ func (w emulating) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *
 			if needed || native[p.Architecture] != platforms.DefaultSpec().Architecture {
 				exe = &tellingExecutor{exe, v.Digest().String(), platforms.FormatAll(p)}
 			}
-			other := withManager(w.base, w.base.CacheMgr)
-			other.WorkerOpt.Executor = exe
-			return w.inner(other).ResolveOp(v, s, sm, proxy)
+			return w.inner(derived.Worker(w.base, w.base.CacheMgr, exe)).ResolveOp(v, s, sm, proxy)
 		}
 	}
 	return w.Worker.ResolveOp(v, s, sm, proxy)

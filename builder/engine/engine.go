@@ -50,6 +50,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 
+	"github.com/optbuild/optbuild/builder/engine/derived"
 	"github.com/optbuild/optbuild/builder/engine/lazy"
 	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/engine/mounts"
@@ -262,7 +263,9 @@ func (e *Engine) steps() worker.Worker {
 		return syncs.Worker(w, func(w *base.Worker) worker.Worker { return e.keeper.Worker(w, replaying) })
 	}
 	solving := func(w *base.Worker) worker.Worker { return emulating{keeping(w), w, keeping, e.parts.emulators} }
-	with := func(m bkcache.Manager) worker.Worker { return solving(withManager(e.worker, m)) }
+	with := func(m bkcache.Manager) worker.Worker {
+		return solving(derived.Worker(e.worker, m, e.worker.WorkerOpt.Executor))
+	}
 	return e.parts.profiler.Worker(checking{exporting{compressing{dating{attesting{pushing{solving(e.worker), e.eager.uploads}, e.eager.uploads}, e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})
 }
 

@@ -37,13 +37,16 @@ type journal struct {
 }
 
 func openJournal(path string, o options, again bool) (*journal, error) {
-	j := &journal{done: map[string]entry{}, settings: fmt.Sprintf("n=%d sides=%v user=%s", o.Runs, o.Sides, o.User)}
+	j := &journal{done: map[string]entry{}, settings: fmt.Sprintf("n=%d sides=%v user=%s app=%s", o.Runs, o.Sides, o.User, o.App)}
 	if path == "" {
 		return j, nil
 	}
 	h := sha256.New()
-	for _, binary := range []string{o.Optbuild, filepath.Join(o.Stock, "buildkitd"), filepath.Join(o.Stock, "buildctl")} {
+	for _, binary := range []string{o.Optbuild, filepath.Join(o.Stock, "buildkitd"), filepath.Join(o.Stock, "buildctl"), o.Runc, o.Floor} {
 		f, err := os.Open(binary)
+		if errors.Is(err, fs.ErrNotExist) { // some cases do without
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -114,8 +114,10 @@ func (c *cell) rows(ctx context.Context, runs int) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = c.inTurn(ctx, list, runs, c.build)
-	return compare(c.name, c.builds, map[string]float64{"stock/by-hand": c.scenario.bound}), err
+	if err := c.inTurn(ctx, list, runs, c.build); err != nil {
+		return nil, err
+	}
+	return compare(c.name, c.builds, map[string]float64{"stock/by-hand": c.scenario.bound}), nil
 }
 
 // inTurn lets contenders build one after the other: A B C, C B A, and so on. The first round does not count: it fills caches, builders' or, for cold
@@ -241,9 +243,6 @@ func compare(name string, builds []Build, bounds map[string]float64) (rows []Res
 				r.Bound = bounds[side]
 			}
 			r.Against = side
-			if r.Stock == 0 { // there is no ratio to nothing
-				r.Ratio, r.Spread, r.Best, r.Worst, r.Low, r.High = 0, 0, 0, 0, 0, 0
-			}
 			rows = append(rows, r)
 		}
 	}

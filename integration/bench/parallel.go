@@ -77,8 +77,10 @@ func (b *bench) parallelCase() *one {
 		}
 		// One daemon for each build is not what this is about.
 		list = slices.DeleteFunc(list, func(k contender) bool { return k.name == "stock-once" })
-		err = c.inTurn(ctx, list, runs, build)
-		return compare(name, c.builds, nil), err
+		if err := c.inTurn(ctx, list, runs, build); err != nil {
+			return nil, err
+		}
+		return compare(name, c.builds, nil), nil
 	}
 	return &one{name: name, scenario: name, prepare: prepare, rows: rows, matrix: c}
 }

@@ -18,6 +18,9 @@ func summarise(name, unit string, ours, stock []float64, bound float64) Result {
 		return r
 	}
 	r.Stock = median(stock)
+	if slices.Contains(stock, 0) { // there is no ratio to nothing
+		return r
+	}
 	r.Ratio = r.Optbuild / r.Stock
 	var pairs []float64
 	for i := range ours {

@@ -22,6 +22,7 @@ import (
 	"github.com/moby/buildkit/worker/base"
 	"github.com/sirupsen/logrus"
 
+	"github.com/optbuild/optbuild/builder/engine/derived"
 	"github.com/optbuild/optbuild/cache/mounts"
 )
 
@@ -42,12 +43,7 @@ func (w *keeping) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *s
 	if op, ok := v.Sys().(*pb.Op); ok && op.GetExec() != nil {
 		if list := cacheMounts(v, op.GetExec(), op.Platform); len(list) > 0 {
 			st := &step{k: w.k, mounts: list, noCache: v.Options().IgnoreCache, context: seesContext(v)}
-			o := w.base.WorkerOpt
-			o.Executor = &stepExecutor{o.Executor, st}
-			return w.inner(&base.Worker{
-				WorkerOpt: o, CacheMgr: &sessionNoting{w.base.CacheMgr, st}, SourceManager: w.base.SourceManager,
-				ImageSource: w.base.ImageSource, OCILayoutSource: w.base.OCILayoutSource, GitSource: w.base.GitSource, HTTPSource: w.base.HTTPSource,
-			}).ResolveOp(v, s, sm, proxy)
+			return w.inner(derived.Worker(w.base, &sessionNoting{w.base.CacheMgr, st}, &stepExecutor{w.base.WorkerOpt.Executor, st})).ResolveOp(v, s, sm, proxy)
 		}
 	}
 	return w.Worker.ResolveOp(v, s, sm, proxy)

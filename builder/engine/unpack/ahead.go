@@ -13,7 +13,7 @@ const (
 
 // ahead reads from another reader in a goroutine, some blocks ahead of who reads from it. It is for one reader.
 type ahead struct {
-	full  chan block // closed at the end
+	full  chan block // the last one has an error
 	empty chan []byte
 	stop  chan struct{} // closed by Close
 	done  chan struct{} // closed when nothing is read any more
@@ -85,7 +85,7 @@ func (a *ahead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close may be called more than once. It returns when nothing is read from the other reader any more.
+// Close may be called more than once, one call after another. It returns when nothing is read from the other reader any more.
 func (a *ahead) Close() error {
 	select {
 	case <-a.stop:

@@ -26,6 +26,7 @@ import (
 	"github.com/moby/buildkit/worker/base"
 	"github.com/sirupsen/logrus"
 
+	"github.com/optbuild/optbuild/builder/engine/derived"
 	"github.com/optbuild/optbuild/snapshot"
 )
 
@@ -50,12 +51,7 @@ func New(dir string) *Steps {
 
 // Worker returns what inner makes of w, with steps that do not sync if they are marked.
 func (s *Steps) Worker(w *base.Worker, inner func(*base.Worker) worker.Worker) worker.Worker {
-	o := w.WorkerOpt
-	o.Executor = steps{o.Executor, s}
-	return choosing{inner(w), inner(&base.Worker{
-		WorkerOpt: o, CacheMgr: w.CacheMgr, SourceManager: w.SourceManager,
-		ImageSource: w.ImageSource, OCILayoutSource: w.OCILayoutSource, GitSource: w.GitSource, HTTPSource: w.HTTPSource,
-	})}
+	return choosing{inner(w), inner(derived.Worker(w, w.CacheMgr, steps{w.WorkerOpt.Executor, s}))}
 }
 
 type choosing struct {

@@ -22,7 +22,7 @@ import (
 	"github.com/optbuild/optbuild/snapshot"
 )
 
-// fake is an executor that mounts all that it is given, and keeps the contexts that it does so with.
+// fake is an executor that mounts all that it is given.
 type fake struct {
 	executor.Executor
 	err error
