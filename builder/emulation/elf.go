@@ -127,7 +127,8 @@ func escaped(b [header]byte) string {
 
 var qemuVersion = regexp.MustCompile(`version (\d+)\.`)
 
-// preservesName reports whether a qemu understands flag P, which qemu does since 5.2 (its release notes); one that doesn't would take the name for an argument.
+// preservesName reports whether a qemu understands flag P, which qemu does since 5.2 (its release notes); one that doesn't would take the name for an
+// argument. Only the major version is looked at, so that 5.2 itself counts as one that doesn't: steps then see the program's path in place of its name.
 func preservesName(path string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
