@@ -49,6 +49,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/optbuild/optbuild/builder/engine/actionscache"
+	"github.com/optbuild/optbuild/builder/engine/backends"
 	"github.com/optbuild/optbuild/builder/engine/derived"
 	"github.com/optbuild/optbuild/builder/engine/lazy"
 	"github.com/optbuild/optbuild/builder/engine/lazypull"
@@ -212,19 +213,19 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 		SessionManager:   sessions,
 		WorkerController: workers,
 		Frontends:        frontends,
-		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
+		ResolveCacheExporterFuncs: backends.AddExporters(map[string]remotecache.ResolveCacheExporterFunc{
 			"registry": registryremotecache.ResolveCacheExporterFunc(sessions, o.Hosts),
 			"local":    localremotecache.ResolveCacheExporterFunc(sessions),
 			"inline":   inlineremotecache.ResolveCacheExporterFunc(),
 			"gha":      actionscache.Exporter(),
 			scope.Type: shared.Exporter(),
-		},
-		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
+		}),
+		ResolveCacheImporterFuncs: backends.AddImporters(sharing.Plain, map[string]remotecache.ResolveCacheImporterFunc{
 			"registry": sharing.Plain("registry", registryremotecache.ResolveCacheImporterFunc(sessions, w.ContentStore(), o.Hosts)),
 			"local":    sharing.Plain("local", localremotecache.ResolveCacheImporterFunc(sessions)),
 			"gha":      sharing.Plain("gha", actionscache.Importer(sharing.Bounded)),
 			scope.Type: shared.Importer(),
-		},
+		}),
 		CacheManager:   solver.NewCacheManager(ctx, "local", cacheStore, worker.NewCacheResultStorage(workers)),
 		Entitlements:   o.Entitlements,
 		TraceCollector: o.TraceCollector,
