@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/client"
+	"github.com/tonistiigi/go-csvvalue"
 )
 
 // cloudEnv are the variables from which attributes of a cache are taken that are not given, by the cache's type. The engine may have been started by another command, with another environment.
@@ -51,17 +51,22 @@ func cloud(e client.CacheOptionsEntry, env map[string]string) error {
 // secretKeys are attributes of caches that nobody is to see.
 var secretKeys = []string{"token", "ghtoken", "secret_access_key", "session_token"}
 
-var secretValue = regexp.MustCompile(`(?i)\b([a-z_]+)=([^,"]*)`)
-
 // withoutSecrets is the value of a flag as it may be shown.
 func withoutSecrets(value string) string {
-	return secretValue.ReplaceAllStringFunc(value, func(s string) string {
-		m := secretValue.FindStringSubmatch(s)
-		if slices.Contains(secretKeys, strings.ToLower(m[1])) && m[2] != "" {
-			return m[1] + "=…"
+	fields, err := csvvalue.Fields(value, nil)
+	if err != nil {
+		fields = strings.Split(value, ",")
+	}
+	hidden := false
+	for i, f := range fields {
+		if k, v, _ := strings.Cut(f, "="); v != "" && slices.Contains(secretKeys, strings.ToLower(strings.Trim(k, ` "`))) {
+			fields[i], hidden = k+"=…", true
 		}
-		return s
-	})
+	}
+	if !hidden {
+		return value
+	}
+	return strings.Join(fields, ",")
 }
 
 // masked is the error with secrets left out of the flag's value.

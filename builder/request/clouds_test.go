@@ -57,3 +57,17 @@ func TestCloudRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutSecrets(t *testing.T) {
+	for value, want := range map[string]string{
+		"type=gha,scope=token":           "type=gha,scope=token",
+		"type=gha,token=a,scope=b":       "type=gha,token=…,scope=b",
+		`type=gha,"token=a,b",GHToken=c`: "type=gha,token=…,GHToken=…",
+		`type=gha,"token=a`:              "type=gha,\"token=…",
+		"type=s3,secret_access_key=":     "type=s3,secret_access_key=",
+	} {
+		if got := withoutSecrets(value); got != want {
+			t.Errorf("%s is shown as %s, want %s", value, got, want)
+		}
+	}
+}

@@ -36,8 +36,11 @@ import (
 // format is the version of keys and index; BuildKit has never had another one.
 const format = "1"
 
-// defaultTimeout is how long requests are tried again that are refused because there are too many of them.
+// defaultTimeout is how long indexes may take to be read and entries to be looked up, also where requests are refused because there are too many of them.
 const defaultTimeout = 10 * time.Minute
+
+// stall is how long a reader of a layer waits for what it has asked for, a megabyte at most. The client would wait for ever.
+const stall = 2 * time.Minute
 
 const blobPrefix = "buildkit-blob-" + format + "-"
 
@@ -45,8 +48,10 @@ func blobKey(d digest.Digest) string { return blobPrefix + d.String() }
 
 // service is the cache as one token shows it.
 type service struct {
-	cache *actions.Cache
-	scope string // the user's name for an index
+	cache   *actions.Cache
+	scope   string // the user's name for an index
+	timeout time.Duration
+	stall   time.Duration
 	// list, if set, lists the keys that begin with a prefix in one request.
 	list func(ctx context.Context, prefix string) (map[string]struct{}, error)
 }
@@ -70,7 +75,7 @@ func open(attrs map[string]string) (*service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the token: %w", err)
 	}
-	s := &service{cache: cache, scope: "buildkit"}
+	s := &service{cache: cache, scope: "buildkit", timeout: o.Timeout, stall: stall}
 	if v, ok := attrs["scope"]; ok {
 		s.scope = v
 	}
@@ -126,6 +131,8 @@ func (s *service) writable() (string, error) {
 
 // entry is the one with exactly this key; nil if there is none. The service also answers with keys that only begin with it.
 func (s *service) entry(ctx context.Context, key string) (*actions.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	e, err := s.cache.Load(ctx, key)
 	if err != nil {
 		return nil, fmt.Errorf("look up %s: %w", key, err)
@@ -138,6 +145,8 @@ func (s *service) entry(ctx context.Context, key string) (*actions.Entry, error)
 
 // newest is the last index below a key, with its number; nil and 0 if there is none.
 func (s *service) newest(ctx context.Context, key string) (*actions.Entry, int, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	e, err := s.cache.Load(ctx, key)
 	if err != nil {
 		return nil, 0, fmt.Errorf("look up %s: %w", key, err)

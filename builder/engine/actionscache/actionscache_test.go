@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/moby/buildkit/cache/remotecache"
 	"github.com/moby/buildkit/cache/remotecache/gha"
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
+	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/worker"
 	"github.com/opencontainers/go-digest"
@@ -276,6 +278,55 @@ func TestWrong(t *testing.T) {
 			}
 			if _, err := read(t, Importer(check), a, "layer"); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got error %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+// A service that falls silent costs no more than a time.
+func TestSilent(t *testing.T) {
+	s := start(t)
+	if err := write(t, Exporter(), attrs(s, "2", mainBranch), "layer"); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		silent string // in the address of requests that get no answer
+		layer  bool   // that get the head of one
+		want   error
+	}{
+		"look-up": {"/GetCacheEntryDownloadURL", false, context.DeadlineExceeded},
+		"index":   {"/storage/actions/2", false, context.DeadlineExceeded},
+		"layer":   {"/storage/actions/1", true, errStalled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			real := s.URL
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !strings.HasSuffix(r.URL.Path, test.silent) {
+					s.ServeHTTP(w, r)
+					return
+				}
+				if test.layer {
+					w.Header().Set("Content-Length", "5")
+					w.WriteHeader(http.StatusOK)
+					w.(http.Flusher).Flush()
+				}
+				io.Copy(io.Discard, r.Body) // before it, a server does not notice that a client goes
+				<-r.Context().Done()
+			}))
+			defer server.Close()
+			s.URL = server.URL + "/"
+			defer func() { s.URL = real }()
+			quick := func(ctx context.Context, g session.Group, attrs map[string]string) (remotecache.Importer, ocispecs.Descriptor, error) {
+				i, d, err := Importer(anything)(ctx, g, attrs)
+				if err == nil && test.layer {
+					i.(*importer).service.stall = 50 * time.Millisecond
+				} else if err == nil {
+					i.(*importer).service.timeout = 50 * time.Millisecond
+				}
+				return i, d, err
+			}
+			if _, err := read(t, quick, attrs(s, "2", mainBranch), "layer"); !errors.Is(err, test.want) {
+				t.Errorf("got error %v, want %v", err, test.want)
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -82,6 +83,8 @@ func (i *importer) index(ctx context.Context, branch string) (*cacheimporttypes.
 	if e == nil || err != nil {
 		return index, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, i.service.timeout)
+	defer cancel()
 	b := &bounded{left: maxIndex}
 	if err := e.WriteTo(ctx, b); err != nil {
 		return nil, fmt.Errorf("read %s: %w", e.Key, err)
@@ -183,14 +186,20 @@ func (l *layer) ReaderAt(ctx context.Context, d ocispecs.Descriptor) (content.Re
 	if err != nil {
 		return nil, err
 	}
-	return &reader{ReaderAtCloser: e.Download(ctx), size: l.desc.Size}, nil
+	ctx, cancel := context.WithCancelCause(ctx)
+	return &reader{ReaderAtCloser: e.Download(ctx), size: l.desc.Size, stall: l.service.stall, ctx: ctx, cancel: cancel}, nil
 }
 
 // reader reads a layer in one connection as long as it is read from the beginning to the end.
 type reader struct {
 	actions.ReaderAtCloser
-	size int64
+	size   int64
+	stall  time.Duration
+	ctx    context.Context // the connection's
+	cancel context.CancelCauseFunc
 }
+
+var errStalled = errors.New("the service does not send it any more")
 
 func (r *reader) Size() int64 { return r.size }
 
@@ -198,5 +207,16 @@ func (r *reader) ReadAt(p []byte, off int64) (int, error) {
 	if off >= r.size {
 		return 0, io.EOF
 	}
-	return r.ReaderAtCloser.ReadAt(p, off)
+	timer := time.AfterFunc(r.stall, func() { r.cancel(errStalled) })
+	defer timer.Stop()
+	n, err := r.ReaderAtCloser.ReadAt(p, off)
+	if cause := context.Cause(r.ctx); err != nil && err != io.EOF && cause != nil {
+		return n, cause
+	}
+	return n, err
+}
+
+func (r *reader) Close() error {
+	defer r.cancel(nil)
+	return r.ReaderAtCloser.Close()
 }
