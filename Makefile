@@ -5,21 +5,30 @@ RUNC_DIR := builder/runtime/runc
 EMBEDDED := builder/runtime/embedded
 RUNC_VERSION = $(shell cd $(RUNC_DIR) && go list -m -f '{{.Version}}' github.com/opencontainers/runc)
 # Engines and commands of different builds do not talk to each other; the id is a digest of the sources.
-BUILD_ID = $(shell { git ls-files -co --exclude-standard -- '*.go' go.mod go.sum | LC_ALL=C sort | xargs cat; cat $(EMBEDDED)/runc.sha256; } 2>/dev/null | sha256sum | cut -c1-16)
+BUILD_ID = $(shell { git ls-files -co --exclude-standard -- '*.go' go.mod go.sum | LC_ALL=C sort | xargs cat; cat $(EMBEDDED)/runc.sha256; printf %s "$(sort $(BACKENDS))"; } 2>/dev/null | sha256sum | cut -c1-16)
 LDFLAGS = -s -w -X main.version=$(VERSION) -X github.com/optbuild/optbuild/builder.buildID=$(BUILD_ID)
 
 # What tests and demo need besides Go: newuidmap, git and tar for contexts, mmdebstrap and dpkg for base images.
 DEMO_PACKAGES = mmdebstrap ca-certificates uidmap
 TEST_PACKAGES = $(DEMO_PACKAGES) git
 
+# Types of caches that a binary has only if it is built with them, since their clients weigh on every start: make build BACKENDS=s3.
+BACKENDS ?=
+ALL_BACKENDS = s3
+$(if $(filter-out $(ALL_BACKENDS),$(BACKENDS)),$(error BACKENDS has $(filter-out $(ALL_BACKENDS),$(BACKENDS)): there is $(ALL_BACKENDS)))
+empty :=
+comma := ,
+tags = $(subst $(empty) ,$(comma),$(strip urfave_cli_no_docs $(addprefix optbuild_,$(sort $(1)))))
+
 # One configuration for the binaries, the tests and the linters, so that each package is compiled once.
-export GOFLAGS := -buildvcs=false -trimpath -tags=urfave_cli_no_docs
+export GOFLAGS := -buildvcs=false -trimpath -tags=$(call tags,$(BACKENDS))
 export CGO_ENABLED := 0
 
 .PHONY: build test unit integration demo bench parity lint clean
 
+OUT ?= bin/optbuild
 build: $(EMBEDDED)/runc.sha256
-	go build -ldflags "$(LDFLAGS)" -o bin/optbuild ./cmd/optbuild
+	go build -ldflags "$(LDFLAGS)" -o $(OUT) ./cmd/optbuild
 
 # test ends with go test's own lines.
 test: lint build unit integration
@@ -68,15 +77,17 @@ bin/stock/buildkitd: integration/bench/stock/go.mod integration/bench/stock/go.s
 	cd integration/bench/stock && go build -tags= -ldflags "-s -w" -o ../../../bin/stock/ \
 	  github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
 
-# parity compares images with stock BuildKit's, digest by digest, and tries the frontend's image and nodes (build --node) under stock BuildKit; root.
+# parity compares images with stock BuildKit's, digest by digest, and tries the frontend's image, nodes (build --node) and caches outside of registries with stock BuildKit; root.
 parity: build bin/stock/buildkitd
 	@./integration/install $(TEST_PACKAGES)
-	cd integration && OPTBUILD_BIN=$(CURDIR)/bin/optbuild STOCK_BUILDKITD=$(CURDIR)/bin/stock/buildkitd STOCK_BUILDCTL=$(CURDIR)/bin/stock/buildctl \
-	  STOCK_RUNC=$(CURDIR)/$(EMBEDDED)/runc go test -count=1 -run '^Test(Parity|ParityAttested|FrontendImage|Nodes)$$'
+	@$(MAKE) build BACKENDS="$(ALL_BACKENDS)" OUT=bin/optbuild-backends
+	cd integration && OPTBUILD_BIN=$(CURDIR)/bin/optbuild OPTBUILD_BACKENDS_BIN=$(CURDIR)/bin/optbuild-backends STOCK_BUILDKITD=$(CURDIR)/bin/stock/buildkitd STOCK_BUILDCTL=$(CURDIR)/bin/stock/buildctl \
+	  STOCK_RUNC=$(CURDIR)/$(EMBEDDED)/runc go test -count=1 -run '^Test(Parity|ParityAttested|FrontendImage|Nodes|Backends)$$'
 
 lint: bin/staticcheck $(EMBEDDED)/runc.sha256
 	@out=$$(git ls-files -co --exclude-standard -- '*.go' | xargs gofmt -l); test -z "$$out" || { echo "run gofmt -w on:"; echo "$$out"; exit 1; }
 	go vet ./...
+	go vet -tags=$(call tags,$(ALL_BACKENDS)) ./builder/backend ./builder/engine/backends ./builder/request
 	bin/staticcheck ./...
 
 bin/staticcheck: integration/lint/go.mod integration/lint/go.sum
@@ -85,8 +96,6 @@ bin/staticcheck: integration/lint/go.mod integration/lint/go.sum
 # frontend-image builds the frontend as an image, for `# syntax=` under any BuildKit: an OCI archive below bin, or, with
 # FRONTEND_IMAGE=registry/name:tag, pushed there. The same sources give the same digest.
 FRONTEND_PLATFORMS ?= linux/amd64 linux/arm64
-empty :=
-comma := ,
 .PHONY: frontend-image frontend-binaries
 frontend-image: build frontend-binaries
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) bin/optbuild build -f cmd/optbuild-frontend/Dockerfile \

@@ -63,6 +63,10 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"ssh-agent":       sshAgent,
 	"docker-engine":   dockerEngine,
 	"poison":          poison,
+	"actions-job":     actionsJob,
+	"actions-evict":   actionsEvict,
+	"actions-damage":  actionsDamage,
+	"keeps-no-secret": keepsNoSecret,
 }
 
 // patience is how long a script waits for something that is certain to come; a test that waits so long has failed.

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"debug/buildinfo"
 	"flag"
 	"fmt"
 	"os"
@@ -135,7 +136,7 @@ func optOut(file, who string) (string, error) {
 func scriptName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txtar") }
 
 // condition knows [root], [debian] (there is a Debian base image), [emulator] (there is one for arm64, which can run here) [tools]
-// (it has a C compiler and dpkg) and [fuse] (this user may open /dev/fuse).
+// (it has a C compiler and dpkg), [fuse] (this user may open /dev/fuse) and [s3] (optbuild was built with that kind of cache).
 func condition(g *ground, cond string) (bool, error) {
 	switch cond {
 	case "root":
@@ -146,6 +147,9 @@ func condition(g *ground, cond string) (bool, error) {
 		return slices.Contains(g.bases(), "busybox-"+foreignArch), nil
 	case "tools":
 		return slices.Contains(g.bases(), "tools-"+foreignArch), nil
+	case "s3":
+		info, err := buildinfo.ReadFile(filepath.Join(g.Dir, "bin", "optbuild"))
+		return err == nil && strings.Contains(tagsOf(info), "optbuild_s3"), err
 	case "fuse":
 		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 		if err == nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/optbuild/optbuild/builder/engine/actionscache/actionstest"
 	"github.com/optbuild/optbuild/integration/bases"
 	"github.com/optbuild/optbuild/integration/wan"
 )
@@ -31,12 +32,15 @@ import (
 //	/git/           the git repositories in it
 //	/arrive/NAME    a step says that it has come to this point
 //	/hold/NAME      the same, and waits there until the script releases it
+//	/actions/       the cache service of GitHub Actions
+//	/azure/, /s3/   blob storages
 type server struct {
 	Addr string
 
-	http *http.Server
-	link *wan.Link  // all connections go over it
-	far  *wan.Proxy // the registry behind it
+	http    *http.Server
+	link    *wan.Link  // all connections go over it
+	far     *wan.Proxy // the registry behind it
+	actions *actionstest.Service
 	// registry is what answers: at first one that shows each blob in all repositories.
 	registry atomic.Value // of type http.HandlerFunc
 	mu       sync.Mutex
@@ -85,6 +89,11 @@ func newServer(g *ground, dir string) (*server, error) {
 	mux.HandleFunc("/hold/{name}", func(_ http.ResponseWriter, r *http.Request) {
 		s.point(r.PathValue("name")).wait(r)
 	})
+	var actions http.Handler
+	s.actions, actions = newActions(s.Addr)
+	mux.Handle("/actions/", actions)
+	mux.Handle("/azure/", http.StripPrefix("/azure", azureBlobs()))
+	mux.Handle("/s3/", http.StripPrefix("/s3", newS3Bucket()))
 	s.http = &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0)}
 	go s.http.Serve(s.link.Listen(l))
 	for _, b := range g.bases() {

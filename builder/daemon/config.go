@@ -119,6 +119,9 @@ var unsupported = []unsupportedKey{
 	{"grpc.securityDescriptor", true, func(c *config.Config) string {
 		return when(c.GRPC.SecurityDescriptor != "", "it is for Windows")
 	}},
+	{"cache.gha.sign", false, func(c *config.Config) string {
+		return when(c.Cache.GHA != nil && c.Cache.GHA.Sign != nil, "optbuild does not sign cache entries")
+	}},
 	{"cache.gha.verify.required", false, func(c *config.Config) string {
 		return when(c.Cache.GHA != nil && c.Cache.GHA.Verify.Required, "optbuild does not verify signatures of cache entries")
 	}},

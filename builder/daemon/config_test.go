@@ -37,6 +37,7 @@ func TestLoad(t *testing.T) {
 		{"concurrency", "[system]\nmaxRegistryConcurrency = 0", "error: buildkitd.toml: system.maxRegistryConcurrency: must be greater than zero"},
 		{"debugging", "[grpc]\ndebugAddress = ':1'\nsecurityDescriptor = 'x'",
 			"buildkitd.toml: grpc.debugAddress is ignored: optbuild has no debugging endpoint\nbuildkitd.toml: grpc.securityDescriptor is ignored: it is for Windows"},
+		{"signing", "[cache.gha.sign]\ncommand = ['sign']", "error: buildkitd.toml: cache.gha.sign: optbuild does not sign cache entries"},
 		{"signatures", "[cache.gha.verify]\nrequired = true", "error: buildkitd.toml: cache.gha.verify.required: optbuild does not verify signatures of cache entries"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -73,7 +73,6 @@ func (c Config) Apply(o *engine.Options) error {
 	o.Hosts = c.hosts(o.Hosts)
 	o.History = c.History
 	o.ProxyNetwork = c.ProxyNetwork
-	o.GHA = c.Cache.GHA
 	o.GatewayRepositories = c.Frontends.Gateway.AllowedRepositories
 	o.NoGateway = isFalse(c.Frontends.Gateway.Enabled)
 	if isFalse(c.Frontends.Dockerfile.Enabled) {

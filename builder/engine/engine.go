@@ -24,8 +24,6 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	bkcache "github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/remotecache"
-	"github.com/moby/buildkit/cache/remotecache/gha"
-	"github.com/moby/buildkit/cache/remotecache/gha/ghatypes"
 	inlineremotecache "github.com/moby/buildkit/cache/remotecache/inline"
 	localremotecache "github.com/moby/buildkit/cache/remotecache/local"
 	registryremotecache "github.com/moby/buildkit/cache/remotecache/registry"
@@ -50,6 +48,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 
+	"github.com/optbuild/optbuild/builder/engine/actionscache"
+	"github.com/optbuild/optbuild/builder/engine/backends"
 	"github.com/optbuild/optbuild/builder/engine/derived"
 	"github.com/optbuild/optbuild/builder/engine/lazy"
 	"github.com/optbuild/optbuild/builder/engine/lazypull"
@@ -117,8 +117,6 @@ type Options struct {
 	ProxyNetwork bool
 	// ProvenanceEnv is added to provenance statements.
 	ProvenanceEnv map[string]any
-	// GHA configures the GitHub Actions cache.
-	GHA *ghatypes.CacheConfig
 	// TraceCollector receives spans, TraceSocket offers them to steps; both may be zero.
 	TraceCollector sdktrace.SpanExporter
 	TraceSocket    string
@@ -215,19 +213,19 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 		SessionManager:   sessions,
 		WorkerController: workers,
 		Frontends:        frontends,
-		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
+		ResolveCacheExporterFuncs: backends.AddExporters(map[string]remotecache.ResolveCacheExporterFunc{
 			"registry": registryremotecache.ResolveCacheExporterFunc(sessions, o.Hosts),
 			"local":    localremotecache.ResolveCacheExporterFunc(sessions),
 			"inline":   inlineremotecache.ResolveCacheExporterFunc(),
-			"gha":      gha.ResolveCacheExporterFunc(o.GHA, nil),
+			"gha":      actionscache.Exporter(),
 			scope.Type: shared.Exporter(),
-		},
-		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
+		}),
+		ResolveCacheImporterFuncs: backends.AddImporters(sharing.Plain, map[string]remotecache.ResolveCacheImporterFunc{
 			"registry": sharing.Plain("registry", registryremotecache.ResolveCacheImporterFunc(sessions, w.ContentStore(), o.Hosts)),
 			"local":    sharing.Plain("local", localremotecache.ResolveCacheImporterFunc(sessions)),
-			"gha":      sharing.Plain("gha", gha.ResolveCacheImporterFunc(o.GHA, nil)),
+			"gha":      sharing.Plain("gha", actionscache.Importer(sharing.Bounded)),
 			scope.Type: shared.Importer(),
-		},
+		}),
 		CacheManager:   solver.NewCacheManager(ctx, "local", cacheStore, worker.NewCacheResultStorage(workers)),
 		Entitlements:   o.Entitlements,
 		TraceCollector: o.TraceCollector,

@@ -9,16 +9,19 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/cmd/buildctl/build"
 	"github.com/tonistiigi/go-csvvalue"
+
+	"github.com/optbuild/optbuild/builder/backend"
 )
 
 // caches fills in --cache-from and --cache-to.
 func (r *Request) caches(s *Solve) error {
 	var err error
-	if s.CacheImports, err = cacheEntries("cache-from", r.CacheFrom, []string{"registry", "local", "gha"}, s); err != nil {
-		return err
+	env := environ(r.Environ)
+	if s.CacheImports, err = cacheEntries("cache-from", r.CacheFrom, []string{"registry", "local", "gha", "s3", "azblob"}, env, s); err != nil {
+		return masked(err)
 	}
-	if s.CacheExports, err = cacheEntries("cache-to", r.CacheTo, []string{"registry", "inline", "local", "gha"}, s); err != nil {
-		return err
+	if s.CacheExports, err = cacheEntries("cache-to", r.CacheTo, []string{"registry", "inline", "local", "gha", "s3", "azblob"}, env, s); err != nil {
+		return masked(err)
 	}
 	inline, _ := strconv.ParseBool(s.FrontendAttrs["build-arg:BUILDKIT_INLINE_CACHE"])
 	for _, e := range s.CacheExports {
@@ -31,7 +34,7 @@ func (r *Request) caches(s *Solve) error {
 }
 
 // cacheEntries reads "type=...,key=value,..." values; a value without "=" is a list of references in registries.
-func cacheEntries(flag string, values, known []string, s *Solve) (list []client.CacheOptionsEntry, err error) {
+func cacheEntries(flag string, values, known []string, env map[string]string, s *Solve) (list []client.CacheOptionsEntry, err error) {
 	for _, v := range nonEmpty(values) {
 		if !strings.Contains(v, "=") {
 			refs, err := csvvalue.Fields(v, nil)
@@ -51,15 +54,21 @@ func cacheEntries(flag string, values, known []string, s *Solve) (list []client.
 		if e.Type, e.Attrs, err = attributes(flag, v); err != nil {
 			return nil, err
 		}
-		if !slices.Contains(known, e.Type) {
+		switch {
+		case !slices.Contains(known, e.Type):
 			return nil, flagErrorf(flag, v, "type %q is not one of %s", e.Type, strings.Join(known, ", "))
+		case slices.Contains(backend.Optional, e.Type) && !backend.Has(e.Type):
+			return nil, flagErrorf(flag, v, "this binary was built without %s: make build BACKENDS=%s makes one with it", e.Type, e.Type)
+		}
+		if err := cloud(e, env); err != nil {
+			return nil, flagErrorf(flag, v, "%w", err)
 		}
 		if e.Type == "gha" {
 			// BuildKit's own parser knows how GitHub's runner tells about its cache service.
 			parse := map[string]func([]string) ([]client.CacheOptionsEntry, error){"cache-from": build.ParseImportCache, "cache-to": build.ParseExportCache}[flag]
 			found, err := parse([]string{v})
 			if err != nil {
-				s.Warnings = append(s.Warnings, "--"+flag+" "+v+": ignored, this is not a GitHub Actions runner: "+err.Error())
+				s.Warnings = append(s.Warnings, "--"+flag+" "+withoutSecrets(v)+": ignored, this is not a GitHub Actions runner: "+err.Error())
 				continue
 			}
 			e = found[0]

@@ -15,6 +15,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder"
 	"github.com/optbuild/optbuild/builder/process"
+	_ "github.com/optbuild/optbuild/builder/process/nogc" // switches the collector off before other packages are initialised
 	"github.com/optbuild/optbuild/frontend"
 )
 

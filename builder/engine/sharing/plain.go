@@ -34,27 +34,29 @@ func Plain(kind string, resolve remotecache.ResolveCacheImporterFunc) remotecach
 				break
 			}
 		}
-		return plainImporter{i, name}, desc, nil
+		return plainImporter{i, name, kind != "registry"}, desc, nil
 	}
 }
 
 type plainImporter struct {
 	remotecache.Importer
-	name string
+	name  string
+	check bool // what is read is not checked yet
 }
 
 func (i plainImporter) Resolve(ctx context.Context, desc ocispecs.Descriptor, id string, w worker.Worker) (solver.CacheManager, error) {
-	return i.Importer.Resolve(ctx, desc, id, plainWorker{w, i.name})
+	return i.Importer.Resolve(ctx, desc, id, plainWorker{w, i.name, i.check})
 }
 
 type plainWorker struct {
 	worker.Worker
-	name string
+	name  string
+	check bool
 }
 
 func (w plainWorker) FromRemote(ctx context.Context, r *solver.Remote) (cache.ImmutableRef, error) {
 	marked := *r
-	marked.Provider = plainProvider{r.Provider, w.name}
+	marked.Provider = plainProvider{r.Provider, w.name, w.check}
 	return w.Worker.FromRemote(ctx, &marked)
 }
 
@@ -64,7 +66,8 @@ type plainProvider struct {
 		content.Provider
 		content.InfoProvider
 	}
-	name string
+	name  string
+	check bool
 }
 
 func (p plainProvider) failed(ctx context.Context, d digest.Digest, err error) error {
@@ -87,6 +90,9 @@ func (p plainProvider) open(ctx context.Context, from content.Provider, d ocispe
 	r, err := from.ReaderAt(ctx, d)
 	if err != nil {
 		return nil, p.failed(ctx, d.Digest, err)
+	}
+	if p.check {
+		r = newWhole(r, d.Digest)
 	}
 	return plainReader{r, func(err error) error { return p.failed(ctx, d.Digest, err) }}, nil
 }

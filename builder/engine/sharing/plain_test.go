@@ -55,7 +55,7 @@ func TestPlainErrors(t *testing.T) {
 		"interrupted": {open: context.Canceled, ctx: ended},
 	} {
 		sessions := 0
-		p := plainProvider{broken{open: c.open, read: c.read, sessions: &sessions}, "r/cache"}
+		p := plainProvider{broken{open: c.open, read: c.read, sessions: &sessions}, "r/cache", false}
 		for _, from := range []content.Provider{p, contentutil.ProviderForSession(p, nil)} {
 			r, err := from.ReaderAt(c.ctx, ocispecs.Descriptor{Digest: digest.FromString("x")})
 			if err == nil {
@@ -72,4 +72,52 @@ func TestPlainErrors(t *testing.T) {
 			t.Errorf("%s: the session's provider was asked for %d times", name, sessions)
 		}
 	}
+}
+
+type shortReads struct{ *strings.Reader }
+
+func (shortReads) Close() error { return nil }
+
+func (r shortReads) ReadAt(b []byte, off int64) (int, error) {
+	return r.Reader.ReadAt(b[:min(len(b), 7)], off)
+}
+
+// longer says that it has more than there is.
+type longer struct{ shortReads }
+
+func (r longer) Size() int64 { return r.shortReads.Size() + 1 }
+
+// TestWhole: a layer that is another one, or breaks off, is an error before its end.
+func TestWhole(t *testing.T) {
+	text := "twenty-one bytes long"
+	r := shortReads{strings.NewReader(text)}
+	for name, c := range map[string]struct {
+		from   content.ReaderAt
+		digest digest.Digest
+		want   string
+	}{
+		"right":      {r, digest.FromString(text), ""},
+		"other":      {r, digest.FromString("other"), "what is there is not " + digest.FromString("other").String()},
+		"breaks off": {longer{r}, digest.FromString(text), "it ends after 21 of 22 bytes"},
+		"no digest":  {r, "x", ""},
+	} {
+		b, err := io.ReadAll(content.NewReader(newWhole(c.from, c.digest)))
+		if got := errorText(err); got != c.want || string(b) != text {
+			t.Errorf("%s: read %q, error %q, want %q", name, b, got, c.want)
+		}
+	}
+	// In another order nothing is said.
+	w := newWhole(r, digest.FromString("other"))
+	for _, off := range []int64{7, 14, 0, 7, 14, 21} {
+		if _, err := w.ReadAt(make([]byte, 7), off); err != nil && err != io.EOF {
+			t.Errorf("read at %d: %v", off, err)
+		}
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }

@@ -70,7 +70,7 @@ func decodeSolved(b []byte) (*solved, error) {
 	if err := json.Unmarshal(plain, s); err != nil {
 		return nil, err
 	}
-	if s.Config == nil || len(s.Config.Records) > maxRecords || len(s.Config.Layers) > maxRecords || len(s.Layers) > maxRecords {
+	if s.Config == nil || len(s.Layers) > maxRecords {
 		return nil, errors.New("it has no records, or too many")
 	}
 	for i, d := range s.Layers {
@@ -80,15 +80,18 @@ func decodeSolved(b []byte) (*solved, error) {
 		s.Layers[i] = bare(d) // images get no links to other places by it
 		s.Layers[i].Annotations = d.Annotations
 	}
-	return s, s.bounded()
+	return s, Bounded(s.Config)
 }
 
-// bounded is an error if the layers of the results are too many for their lists.
-func (s *solved) bounded() error {
-	depths := make([]int, len(s.Config.Layers)) // 0: not known yet
+// Bounded is an error if chains that somebody else has written are too many, or the layers of their results too many for the lists that BuildKit makes of them.
+func Bounded(c *cacheimporttypes.CacheConfig) error {
+	if len(c.Records) > maxRecords || len(c.Layers) > maxRecords {
+		return errors.New("it has too many records")
+	}
+	depths := make([]int, len(c.Layers)) // 0: not known yet
 	depth := func(i int) (int, error) {
 		var way []int
-		for ; i >= 0 && i < len(depths) && depths[i] == 0; i = s.Config.Layers[i].ParentIndex {
+		for ; i >= 0 && i < len(depths) && depths[i] == 0; i = c.Layers[i].ParentIndex {
 			if way = append(way, i); len(way) > maxDepth {
 				return 0, fmt.Errorf("more than %d layers lie on each other", maxDepth)
 			}
@@ -104,7 +107,7 @@ func (s *solved) bounded() error {
 		return n, nil
 	}
 	all := 0
-	for _, r := range s.Config.Records {
+	for _, r := range c.Records {
 		for _, res := range r.Results {
 			n, err := depth(res.LayerIndex)
 			if err != nil {

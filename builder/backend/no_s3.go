@@ -1,0 +1,5 @@
+//go:build !optbuild_s3
+
+package backend
+
+var s3 []string
