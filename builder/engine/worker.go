@@ -162,6 +162,9 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 		if err != nil {
 			return nil, fmt.Errorf("create executor: %w", err)
 		}
+		if p.puller != nil {
+			return p.puller.Executor(exe), nil
+		}
 		return exe, nil
 	}
 	exe, err := newExecutor(filepath.Join(p.root, "executor"), o.Runtime)
@@ -228,7 +231,6 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 	if p.puller != nil {
 		opt.Snapshotter = p.puller.Snapshotter(opt.Snapshotter, opt.LeaseManager)
 		opt.LeaseManager = leaseutil.WithNamespace(lazypull.Leases(ctdmetadata.NewLeaseManager(p.mdb), p.snapshotter), Namespace)
-		opt.Executor = p.puller.Executor(opt.Executor)
 	}
 	if len(opt.Platforms) == 0 {
 		opt.Platforms = []v1.Platform{platforms.Normalize(platforms.DefaultSpec())}
