@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/optbuild/optbuild/builder/emulation"
+	"github.com/optbuild/optbuild/integration/bases"
 )
 
 // maxParallel bounds how many scripts, and builds of other tests, run at a time: one more than there are processors, because each waits now and then
@@ -135,7 +136,7 @@ func optOut(file, who string) (string, error) {
 func scriptName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txtar") }
 
 // condition knows [root], [debian] (there is a Debian base image), [emulator] (there is one for arm64, which can run here) [tools]
-// (it has a C compiler and dpkg) and [fuse] (this user may open /dev/fuse).
+// (it has a C compiler and dpkg), [python], [golang], [rust] (there is a base image with the language's tools) and [fuse] (this user may open /dev/fuse).
 func condition(g *ground, cond string) (bool, error) {
 	switch cond {
 	case "root":
@@ -152,6 +153,9 @@ func condition(g *ground, cond string) (bool, error) {
 			f.Close()
 		}
 		return err == nil, nil
+	}
+	if slices.Contains(bases.Toolchains(), cond) {
+		return slices.Contains(g.bases(), cond), nil
 	}
 	return false, fmt.Errorf("unknown condition %q", cond)
 }
