@@ -86,6 +86,9 @@ func newGround(ctx context.Context) (*ground, error) {
 	if why := foreignBase(ctx, dir, cache); why != "" {
 		skipped.add("scripts that run arm64 programs", why)
 	}
+	if why := toolchains(ctx, dir, cache); why != "" {
+		skipped.add("scripts that need a base image with tools", why)
+	}
 	debian, err := bases.Debian(ctx, cache)
 	if err != nil {
 		g.NoDebian = strings.ReplaceAll(err.Error(), "\n", " ")
@@ -117,6 +120,23 @@ func foreignBase(ctx context.Context, dir, cache string) (why string) {
 	}
 	for _, m := range makers {
 		base, err := m(ctx, cache, foreignArch)
+		if err == nil {
+			err = copyTree(base.Dir, filepath.Join(dir, "bases", base.Name))
+		}
+		if err != nil {
+			return strings.ReplaceAll(err.Error(), "\n", " ")
+		}
+	}
+	return ""
+}
+
+// toolchains makes the base images with the tools of languages, if they are wanted or were made before.
+func toolchains(ctx context.Context, dir, cache string) (why string) {
+	for _, name := range bases.Toolchains() {
+		if os.Getenv("OPTBUILD_TEST_TOOLS") == "" && !bases.Made(cache, name) {
+			continue
+		}
+		base, err := bases.Toolchain(ctx, cache, name)
 		if err == nil {
 			err = copyTree(base.Dir, filepath.Join(dir, "bases", base.Name))
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/optbuild/optbuild/builder/emulation"
+	"github.com/optbuild/optbuild/integration/bases"
 )
 
 // maxParallel bounds how many scripts, and builds of other tests, run at a time: one more than there are processors, because each waits now and then
@@ -136,7 +137,8 @@ func optOut(file, who string) (string, error) {
 func scriptName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txtar") }
 
 // condition knows [root], [debian] (there is a Debian base image), [emulator] (there is one for arm64, which can run here) [tools]
-// (it has a C compiler and dpkg), [fuse] (this user may open /dev/fuse) and [s3] (optbuild was built with that kind of cache).
+// (it has a C compiler and dpkg), [python], [golang], [rust] (there is a base image with the language's tools), [fuse] (this user may open /dev/fuse) and [s3]
+// (optbuild was built with that kind of cache).
 func condition(g *ground, cond string) (bool, error) {
 	switch cond {
 	case "root":
@@ -156,6 +158,9 @@ func condition(g *ground, cond string) (bool, error) {
 			f.Close()
 		}
 		return err == nil, nil
+	}
+	if slices.Contains(bases.Toolchains(), cond) {
+		return slices.Contains(g.bases(), cond), nil
 	}
 	return false, fmt.Errorf("unknown condition %q", cond)
 }

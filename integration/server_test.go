@@ -29,6 +29,7 @@ import (
 //
 //	/v2/            the registry
 //	/files/         the script's directory
+//	/kept/          the same, of which clients may keep what they get
 //	/git/           the git repositories in it
 //	/arrive/NAME    a step says that it has come to this point
 //	/hold/NAME      the same, and waits there until the script releases it
@@ -84,6 +85,7 @@ func newServer(g *ground, dir string) (*server, error) {
 	mux.Handle("/v2/", s.far)
 	mux.Handle("/token", s.far)
 	mux.Handle("/files/", http.StripPrefix("/files/", http.FileServer(http.Dir(dir))))
+	mux.Handle("/kept/", http.StripPrefix("/kept/", keptForEver(http.FileServer(http.Dir(dir)))))
 	mux.Handle("/git/", gitBackend(dir))
 	mux.HandleFunc("/arrive/{name}", func(_ http.ResponseWriter, r *http.Request) { s.point(r.PathValue("name")).arrive() })
 	mux.HandleFunc("/hold/{name}", func(_ http.ResponseWriter, r *http.Request) {
@@ -208,6 +210,14 @@ func (b *blobs) Stat(ctx context.Context, repo string, h v1.Hash) (int64, error)
 
 func (b *blobs) Put(ctx context.Context, repo string, h v1.Hash, r io.ReadCloser) error {
 	return b.BlobHandler.(registry.BlobPutHandler).Put(ctx, repo, h, r)
+}
+
+// keptForEver tells clients that what they get never changes, as the registries of packages do of their files.
+func keptForEver(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=31536000, immutable, public")
+		h.ServeHTTP(w, r)
+	})
 }
 
 // gitBackend serves the git repositories below dir over git's smart protocol.

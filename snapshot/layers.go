@@ -138,6 +138,7 @@ func (l *Layers) Mounts(ctx context.Context, key string) ([]mount.Mount, error) 
 	if mounts, err = l.resolve(mounts); err != nil {
 		return nil, err
 	}
+	l.tellRemote(ctx, mounts)
 	if f, ok := ctx.Value(lowerKey{}).(LowerFunc); ok {
 		if mounts, err = l.replaceLower(ctx, key, mounts, f); err != nil {
 			return nil, err

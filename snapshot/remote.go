@@ -145,18 +145,53 @@ func (l *Layers) withOneDevice(ctx context.Context, mounts []mount.Mount) []moun
 		return mounts
 	}
 	for i, m := range mounts {
-		if m.Type == "overlay" && l.hasRemote(m) && !slices.Contains(m.Options, oneDevice) {
+		if m.Type == "overlay" && len(l.RemoteIn(m)) > 0 && !slices.Contains(m.Options, oneDevice) {
 			mounts[i].Options = append(slices.Clone(m.Options), oneDevice)
 		}
 	}
 	return mounts
 }
 
-// hasRemote tells whether a lower directory of an overlay is a remote layer's.
-func (l *Layers) hasRemote(m mount.Mount) bool {
-	return slices.ContainsFunc(strings.Split(option(m, lowerOption), ":"), func(path string) bool {
-		return strings.HasPrefix(Files(path), l.RemoteDir()+"/")
-	})
+// RemoteIn returns the ids of the remote layers in a mount of a snapshot, be it an overlay or of one directory.
+func (l *Layers) RemoteIn(m mount.Mount) []string {
+	var paths []string
+	switch m.Type {
+	case "overlay":
+		paths = strings.Split(option(m, lowerOption), ":")
+	case "bind":
+		paths = []string{m.Source}
+	}
+	var ids []string
+	for _, path := range paths {
+		if rest, ok := strings.CutPrefix(Files(path), l.RemoteDir()+"/"); ok {
+			ids = append(ids, filepath.Dir(rest))
+		}
+	}
+	return ids
+}
+
+// Has tells whether a path is below the directory in which the snapshots are.
+func (l *Layers) Has(path string) bool {
+	return strings.HasPrefix(filepath.Clean(path), l.root+"/")
+}
+
+type remoteKey struct{}
+
+// WithRemote returns a context with which Mounts tells f, before WithLower's function replaces any of them, which remote layers a snapshot consists of; there may be none.
+func WithRemote(ctx context.Context, f func(ids []string)) context.Context {
+	return context.WithValue(ctx, remoteKey{}, f)
+}
+
+func (l *Layers) tellRemote(ctx context.Context, mounts []mount.Mount) {
+	f, ok := ctx.Value(remoteKey{}).(func([]string))
+	if !ok {
+		return
+	}
+	var ids []string
+	for _, m := range mounts {
+		ids = append(ids, l.RemoteIn(m)...)
+	}
+	f(ids)
 }
 
 // elsewhere is true for files that are not in the snapshot's own directory.

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 )
 
@@ -127,5 +129,61 @@ func TestDeferRefuses(t *testing.T) {
 	}
 	if err := l.Defer(t.Context(), "full", "../r", nil); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRemoteIn: a mount names the remote layers in it, whatever name it has for them, and Mounts tells of them before others are put in their places.
+func TestRemoteIn(t *testing.T) {
+	root, times := t.TempDir(), 0
+	var l *Layers
+	l = open(t, root)
+	must(t, l.Close())
+	l = deferred(t, root, appear(&l, &times))
+	view := func(key, parent string) []mount.Mount {
+		t.Helper()
+		list, err := l.View(t.Context(), key, parent)
+		must(t, err)
+		return list
+	}
+	_, err := l.Prepare(t.Context(), "active", "near")
+	must(t, err)
+	var told [][]string
+	ctx := WithRemote(t.Context(), func(ids []string) { told = append(told, ids) })
+	active, err := l.Mounts(ctx, "active")
+	must(t, err)
+	l.add(t, "local", "", "a")
+	for name, tc := range map[string]struct {
+		mounts []mount.Mount
+		want   []string
+	}{
+		"one directory":       {view("v1", "far"), []string{"r"}},
+		"for reading":         {view("v2", "near"), []string{"r"}},
+		"for writing":         {active, []string{"r"}},
+		"by its link":         {[]mount.Mount{{Type: "overlay", Options: []string{"lowerdir=/x:" + l.own("1")}}}, []string{"r"}},
+		"a local one":         {view("v3", "local"), nil},
+		"in memory":           {[]mount.Mount{{Type: "tmpfs", Source: l.RemotePath("r")}}, nil},
+		"a name that is like": {[]mount.Mount{{Type: "bind", Source: l.RemoteDir() + "r/r/fs"}}, nil},
+	} {
+		if len(tc.mounts) != 1 {
+			t.Fatalf("%s: mounts %v", name, tc.mounts)
+		}
+		if got := l.RemoteIn(tc.mounts[0]); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
+	}
+	replaced, err := l.Mounts(WithLower(ctx, func(context.Context, string, []Directory) ([]string, []string, error) {
+		return []string{filepath.Join(root, "view")}, nil, nil
+	}), "active")
+	must(t, err)
+	if ids := l.RemoteIn(replaced[0]); len(ids) > 0 {
+		t.Errorf("nothing was replaced: %v", ids)
+	}
+	if want := [][]string{{"r"}, {"r"}}; !slices.EqualFunc(told, want, slices.Equal) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+	for path, want := range map[string]bool{l.own("1"): true, l.RemotePath("r"): true, root: false, root + "er/x": false, l.own("1") + "/../../../../x": false} {
+		if l.Has(path) != want {
+			t.Errorf("has %s: %v", path, !want)
+		}
 	}
 }

@@ -167,7 +167,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 			return nil, fmt.Errorf("%w: collect garbage: %w", ErrDamaged, err)
 		}
 	}
-	w.CacheMgr = lazy.Plain(lazypull.Manager(w.CacheMgr, p.puller, w.LeaseManager()))
+	w.CacheMgr = lazy.Plain(lazypull.Manager(w.CacheMgr, p.puller, w.LeaseManager(), &p.early))
 	e = &Engine{worker: w, merger: newMerger(p.root, w), parts: p, root: o.Root}
 	e.eager = newEager(e.merger, newUploads(sessions, o.Hosts, w.ContentStore()))
 	if err := e.keepMounts(); err != nil {

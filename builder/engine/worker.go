@@ -57,6 +57,7 @@ type parts struct {
 	replayer    *replay.Replayer // nil with snapshotters that have no layers of directories
 	puller      *lazypull.Puller // nil with those, too
 	profiler    *profiler.Profiler
+	early       unpack.Early // does nothing with those
 	emulators   *emulators
 	repair      repair
 }
@@ -86,6 +87,7 @@ func newParts(ctx context.Context, o Options, sessions *session.Manager) (*parts
 		if p.puller, err = lazypull.New(lazypull.Options{Layers: layers, Hosts: o.Hosts, Sessions: sessions, Temporary: os.TempDir()}); err != nil {
 			return nil, err
 		}
+		p.early.Dir = os.TempDir()
 		// Traces are worth nothing without the snapshots that they are about: they go with them.
 		if p.replayer, err = replay.New(filepath.Join(p.root, "snapshots", "traces"), layers); err != nil {
 			return nil, err
@@ -124,7 +126,7 @@ func (p *parts) content() *containerdsnapshot.Store {
 	if p.puller != nil {
 		store = p.puller.Contents(store)
 	}
-	return containerdsnapshot.NewContentStore(store, Namespace)
+	return containerdsnapshot.NewContentStore(p.early.Contents(store), Namespace)
 }
 
 func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) {
@@ -161,6 +163,9 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 		}, networks)
 		if err != nil {
 			return nil, fmt.Errorf("create executor: %w", err)
+		}
+		if p.puller != nil {
+			return p.puller.Executor(exe), nil
 		}
 		return exe, nil
 	}
@@ -199,7 +204,7 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 
 	content := p.content()
 	unpack.Register()
-	applier := winlayers.NewFileSystemApplierWithWindows(content, apply.NewFileSystemApplier(content))
+	applier := winlayers.NewFileSystemApplierWithWindows(content, p.early.Applier(apply.NewFileSystemApplier(content)))
 	opt := base.WorkerOpt{
 		ID:     id,
 		Root:   p.root,
@@ -228,7 +233,6 @@ func (p *parts) newWorker(ctx context.Context, o Options) (*base.Worker, error) 
 	if p.puller != nil {
 		opt.Snapshotter = p.puller.Snapshotter(opt.Snapshotter, opt.LeaseManager)
 		opt.LeaseManager = leaseutil.WithNamespace(lazypull.Leases(ctdmetadata.NewLeaseManager(p.mdb), p.snapshotter), Namespace)
-		opt.Executor = p.puller.Executor(opt.Executor)
 	}
 	if len(opt.Platforms) == 0 {
 		opt.Platforms = []v1.Platform{platforms.Normalize(platforms.DefaultSpec())}

@@ -48,10 +48,12 @@ var kinds = []struct {
 	{Kind{"pnpm", true, nil}, []string{"/pnpm/store", "/.pnpm-store", "/.local/share/pnpm/store"}},
 	// A response without its body is a miss (CacheControl). Wheels that were built here have no sum.
 	{Kind{"pip", true, below("http/", "http-v2/")}, []string{"/.cache/pip"}},
+	{Kind{"pip", true, anything}, []string{"/.cache/pip/http", "/.cache/pip/http-v2"}},
 	{Kind{"uv", true, nil}, []string{"/.cache/uv"}},
 	{Kind{"poetry", true, nil}, []string{"/.cache/pypoetry"}},
 	// Archives are compared with the sums in the lock file or the index; extracted sources are believed.
-	{Kind{"cargo", true, withSuffix(".crate")}, []string{"/cargo/registry", "/.cargo/registry"}},
+	{Kind{"cargo", true, withSuffix(".crate")}, []string{"/cargo/registry", "/.cargo/registry", "/cargo/registry/cache", "/.cargo/registry/cache"}},
+	{Kind{"cargo", true, nil}, []string{"/cargo/registry/index", "/.cargo/registry/index"}},
 	{Kind{"cargo-git", true, nil}, []string{"/cargo/git", "/.cargo/git", "/cargo/git/db", "/.cargo/git/db"}},
 	{Kind{"ccache", true, nil}, []string{"/.ccache", "/.cache/ccache", "/.cache/sccache"}},
 	{Kind{"maven", true, nil}, []string{"/.m2", "/.m2/repository"}},
@@ -62,6 +64,8 @@ var kinds = []struct {
 	{Kind{"apk", true, withSuffix(".apk")}, []string{"/etc/apk/cache", "/var/cache/apk"}},
 	{Kind{"dnf", true, withSuffix(".rpm")}, []string{"/var/cache/dnf", "/var/cache/yum", "/var/cache/zypp"}},
 }
+
+func anything(string) bool { return true }
 
 func withSuffix(s string) func(string) bool {
 	return func(p string) bool { return strings.HasSuffix(p, s) }

@@ -7,9 +7,11 @@ package bases
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -56,6 +58,20 @@ func BusyboxFor(ctx context.Context, cache, arch string) (Base, error) {
 func ToolsFor(ctx context.Context, cache, arch string) (Base, error) {
 	recipe := func(ctx context.Context, tmp, tar string) error { return foreignToolsTar(ctx, tmp, tar, arch) }
 	return makeOnce(ctx, cache, "tools-"+arch, arch, recipe, v1.Config{Cmd: []string{"sh"}})
+}
+
+// toolchains are languages, with the packages of Debian that have their tools.
+var toolchains = map[string]string{"python": "python3-pip", "golang": "golang-go", "rust": "cargo"}
+
+// Toolchains are the names that Toolchain knows.
+func Toolchains() []string { return slices.Sorted(maps.Keys(toolchains)) }
+
+// Toolchain makes an image of this machine's release with a language's tools. 60 to 250 MB; a minute or two.
+func Toolchain(ctx context.Context, cache, name string) (Base, error) {
+	recipe := func(ctx context.Context, tmp, tar string) error {
+		return mmdebstrap(ctx, tmp, tar, "--variant=minbase", "--include=ca-certificates,"+toolchains[name], "--customize-hook=upload "+caBundle+" "+caBundle)
+	}
+	return makeOnce(ctx, cache, name, "", recipe, v1.Config{Cmd: []string{"bash"}})
 }
 
 // Made reports whether a base image is in the cache.

@@ -1,30 +1,28 @@
 package lazypull
 
 import (
-	"context"
 	"fmt"
 	"sync"
 
-	"github.com/moby/buildkit/executor"
-	resourcestypes "github.com/moby/buildkit/executor/resources/types"
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/cache/remote"
-	"github.com/optbuild/optbuild/snapshot"
 )
 
 // failures are the readings that came to nothing.
 type failures struct {
 	mu   sync.Mutex
-	list []error // the last ones
-	n    int
-	next chan struct{} // closed at the next one; nil if nobody waits
+	n    int                // how many there were
+	last map[string]failure // of each layer, by its id
+	next chan struct{}      // closed at the next one; nil if nobody waits
 }
 
-// maxFailures are kept.
-const maxFailures = 64
+type failure struct {
+	n   int // how many there were then, with it
+	err error
+}
 
-func (f *failures) add(err error) {
+func (f *failures) add(id string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.n++
@@ -32,10 +30,10 @@ func (f *failures) add(err error) {
 		close(f.next)
 		f.next = nil
 	}
-	f.list = append(f.list, err)
-	if len(f.list) > maxFailures {
-		f.list = f.list[1:]
+	if f.last == nil {
+		f.last = map[string]failure{}
 	}
+	f.last[id] = failure{f.n, err}
 }
 
 // coming returns how many there were, and what is closed at the next one.
@@ -48,14 +46,17 @@ func (f *failures) coming() (int, <-chan struct{}) {
 	return f.n, f.next
 }
 
-// since returns the first failure after so many; nil if there is none.
-func (f *failures) since(n int) error {
+// since returns a failure after so many, of a layer that is asked for; nil if there is none.
+func (f *failures) since(n int, asked func(id string) bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.n == n {
-		return nil
+	var first failure
+	for id, l := range f.last {
+		if l.n > n && asked(id) && (first.err == nil || l.n < first.n) {
+			first = l
+		}
 	}
-	return f.list[max(0, len(f.list)-(f.n-n))]
+	return first.err
 }
 
 // Failed is what the server calls before somebody gets an I/O error.
@@ -73,45 +74,6 @@ func (p *Puller) fail(l layer, reason string) {
 	if l.Cache {
 		err = fmt.Errorf("%s %s %s: %s", l.Digest, remote.CantRead, l.Ref, reason)
 	}
-	p.failures.add(err)
+	p.failures.add(l.id(), err)
 	logrus.WithError(err).Debug("a reader gets an I/O error")
-}
-
-// Executor ends a step, and fails it, during which a layer could not be read, whatever becomes of the step: it may have taken the error for a file that is not there. The layer need not be one of its own; to know
-// which is would be worth little, since a registry that is gone is gone for all.
-func (p *Puller) Executor(e executor.Executor) executor.Executor { return stepExecutor{e, p} }
-
-type stepExecutor struct {
-	executor.Executor
-	p *Puller
-}
-
-func (e stepExecutor) Run(ctx context.Context, id string, root executor.Mount, mounts []executor.Mount, process executor.ProcessInfo, started chan<- struct{}) (resourcestypes.Recorder, error) {
-	e.p.broken.RLock()
-	before, next := e.p.failures.coming()
-	e.p.broken.RUnlock()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan struct{})
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		select {
-		case <-next: // what is read from now on would have to be waited for, too
-			cancel()
-		case <-ended:
-		}
-	})
-	rec, err := e.Executor.Run(snapshot.WithOneDevice(ctx), id, root, mounts, process, started)
-	close(ended)
-	wait.Wait()
-	if lost := e.p.process.Lost(); lost != nil && err == nil { // a moment ago: that it has ended is not noted yet
-		err = fmt.Errorf("layers can't be read any more: %w", lost)
-	}
-	if failure := e.p.failures.since(before); failure != nil {
-		if err != nil {
-			return rec, fmt.Errorf("%w (%v)", failure, err) // not as the exit code of the step, which is what would be shown
-		}
-		return rec, failure
-	}
-	return rec, err
 }

@@ -6,6 +6,8 @@
 // Register puts a reader before containerd's own; what is read, checked and written is what it was. The package knows nothing of BuildKit.
 //
 // Only what says that it is gzip, and is, is meant. zstd is decompressed ahead by containerd's reader already.
+//
+// Early has a layer unpacked while it is fetched.
 package unpack
 
 import (
