@@ -82,6 +82,10 @@ func (s *Store) survey(ctx context.Context, target ocispecs.Descriptor) (survey,
 	if err := w.visit(ctx, target, 0); err != nil {
 		return survey{}, err
 	}
+	// Registries list attestations of an index beside the images that they are about, too.
+	w.beside = slices.DeleteFunc(w.beside, func(a manifest) bool {
+		return slices.ContainsFunc(w.manifests, func(m manifest) bool { return m.desc.Digest == a.desc.Digest })
+	})
 	return w.survey, nil
 }
 
