@@ -38,10 +38,11 @@ var enginePackages = []string{"worker", "solver", "control", "executor"}
 // ignorant are folders that know nothing of BuildKit, as their package comments promise.
 var ignorant = []string{"cache", "snapshot", "builder/process", "builder/runtime", "builder/ledger"}
 
-// wireTypes are what clients and frontends of any BuildKit speak: LLB, the errors that come back, the names of worker labels.
+// wireTypes are what clients and frontends of any BuildKit speak: LLB, the errors that come back, attestations of results, the names of worker labels.
 var wireTypes = []string{
 	buildkit + "/solver/pb",
 	buildkit + "/solver/errdefs",
+	buildkit + "/solver/result",
 	buildkit + "/worker/label",
 }
 

@@ -108,6 +108,36 @@ func TestNodes(t *testing.T) {
 		}
 	})
 
+	// Provenance of a platform that a node has made is the node's, of the form that this machine's has, and about the image that was pushed.
+	t.Run("attested", func(t *testing.T) {
+		generator := write("generator", "FROM $REGISTRY/busybox\nENTRYPOINT [\"sh\", \"-c\", \"printf '{\\\"_type\\\":\\\"https://in-toto.io/Statement/v0.1\\\",\\\"predicateType\\\":\\\"https://spdx.dev/Document\\\","+
+			"\\\"predicate\\\":{\\\"spdxVersion\\\":\\\"SPDX-2.3\\\",\\\"name\\\":\\\"%s\\\"}}' \\\"$(find $BUILDKIT_SCAN_SOURCE -name file)\\\" > $BUILDKIT_SCAN_DESTINATION/made.spdx.json\"]\n")
+		c := exec.CommandContext(t.Context(), f.ours.bin, "build", "--push", "-t", server.Addr+"/generator", generator.dir)
+		c.Env = append(os.Environ(), "OPTBUILD_ROOT="+ours.state)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", c.Args, err, out)
+		}
+		both := write("attested", "FROM scratch\nARG TARGETPLATFORM\nCOPY file /$TARGETPLATFORM/\n")
+		push := func(repository string, more ...string) (index, attestations string) {
+			t.Helper()
+			c := exec.CommandContext(t.Context(), f.ours.bin, append([]string{"build", "--progress=plain", "--platform", own + ",linux/s390x", "--provenance=mode=max", "--sbom=generator=" + server.Addr + "/generator",
+				"-o", "type=image,push=true,name=" + server.Addr + "/" + repository, both.dir}, more...)...)
+			c.Env = append(os.Environ(), "OPTBUILD_ROOT="+ours.state, "SOURCE_DATE_EPOCH=1")
+			if out, err := c.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s", c.Args, err, out)
+			}
+			return server.attested(t, repository)
+		}
+		want, wantAttested := push("here")
+		got, gotAttested := push("there", "--node", "linux/s390x="+one.addr)
+		if got != want {
+			t.Errorf("the index is another one with a node: got\n%s\nwant\n%s", got, want)
+		}
+		if gotAttested != wantAttested || strings.Count(wantAttested, "slsa.dev/provenance") != 4 || strings.Count(wantAttested, "spdx.dev/Document") != 4 { // in the annotation, and in the statement
+			t.Errorf("attestations: got\n%s\nwant\n%s", gotAttested, wantAttested)
+		}
+	})
+
 	// A fleet of two. Whichever was taken is lost in the middle of a step; the other one ends the build.
 	slow := write("slow", "FROM $REGISTRY/busybox\nARG WHICH\nRUN echo begun $WHICH; sleep 3; echo $WHICH >/made\n")
 	for _, c := range []struct {

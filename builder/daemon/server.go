@@ -32,6 +32,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/optbuild/optbuild/builder/engine"
+	"github.com/optbuild/optbuild/builder/outcome"
 )
 
 // stopGrace is how long Stop lets requests under way come to their end.
@@ -74,7 +75,7 @@ func (c Config) NewServer(ctx context.Context, o *engine.Options, more []grpc.Un
 			otelgrpc.WithTracerProvider(s.provider),
 			otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})),
 		)),
-		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{logErrors, pushedOnly, grpcerrors.UnaryServerInterceptor}, more...)...),
+		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{logErrors, pushedOnly, recordedHere, grpcerrors.UnaryServerInterceptor}, more...)...),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
@@ -161,6 +162,17 @@ func pushedOnly(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler g
 		if r.ExporterDeprecated == client.ExporterImage { // older clients set only this
 			notStored(r.ExporterAttrsDeprecated)
 		}
+	}
+	return handler(ctx, req)
+}
+
+// recordedHere keeps clients from saying how an image was made, as the command may for its nodes: of a daemon's provenance others think that the daemon has recorded it.
+func recordedHere(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if r, ok := req.(*controlapi.SolveRequest); ok {
+		for _, e := range r.Exporters {
+			delete(e.Attrs, outcome.AttrRecorded)
+		}
+		delete(r.ExporterAttrsDeprecated, outcome.AttrRecorded)
 	}
 	return handler(ctx, req)
 }

@@ -41,8 +41,12 @@ type attesting struct {
 
 func (w attesting) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
 	e, err := w.Worker.Exporter(name, sm)
-	if err != nil || name != client.ExporterImage {
+	if err != nil {
 		return e, err
+	}
+	e = recordedExporter{e}
+	if name != client.ExporterImage {
+		return e, nil
 	}
 	return attestingExporter{e, w.uploads}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/util/errutil"
 	"github.com/opencontainers/go-digest"
@@ -42,8 +43,13 @@ func (r Registry) Create(ctx context.Context, tags []reference.NamedTagged, o Cr
 			parts = union(parts, s.entries)
 		}
 	}
+	for _, p := range o.Platforms {
+		if len(wanted(parts, []ocispecs.Platform{p})) == 0 {
+			return nil, fmt.Errorf("make index: none of the sources has %s", platforms.FormatAll(p))
+		}
+	}
 	if len(parts) == 0 {
-		return nil, errors.New("make index: none of the sources has one of the platforms")
+		return nil, errors.New("make index: the sources are empty")
 	}
 	var results []Result
 	for _, t := range tags {
@@ -91,7 +97,7 @@ func (r Registry) create(ctx context.Context, t reference.NamedTagged, sources [
 		}
 	}
 	if o.DryRun {
-		return Result{t.String(), digest.FromBytes(b), x}, nil
+		return Result{t.String(), digest.FromBytes(b), x, b}, nil
 	}
 	for _, s := range sources {
 		if s.named.Name() == t.Name() {
@@ -119,7 +125,7 @@ func (r Registry) create(ctx context.Context, t reference.NamedTagged, sources [
 			return Result{}, err
 		}
 	}
-	return Result{t.String(), d, x}, nil
+	return Result{Name: t.String(), Digest: d, Index: x}, nil
 }
 
 // copyBeside copies the attestations that an entry has beside it. Those in the index are entries themselves.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -222,8 +223,12 @@ func TestCreate(t *testing.T) {
 	if _, err := r.Create(t.Context(), namedTags(t, "part:2"), CreateOptions{Sources: []string{host + "/part:1"}, Platforms: []ocispecs.Platform{{OS: "linux", Architecture: "386"}}}); err == nil {
 		t.Error("an index of nothing was made")
 	}
+	_, err = r.Create(t.Context(), namedTags(t, "part:2"), CreateOptions{Sources: []string{host + "/app:1"}, Platforms: []ocispecs.Platform{arm, {OS: "linux", Architecture: "386"}}})
+	if err == nil || !strings.Contains(err.Error(), "none of the sources has linux/386") {
+		t.Errorf("a platform that no source has was left out: %v", err)
+	}
 	dry, err := r.Create(t.Context(), namedTags(t, "dry:1"), CreateOptions{Sources: sources, DryRun: true})
-	if err != nil || len(dry[0].Index.Manifests) != 2 {
+	if err != nil || len(dry[0].Index.Manifests) != 2 || digest.FromBytes(dry[0].Raw) != dry[0].Digest {
 		t.Errorf("dry run: %v, %v", dry, err)
 	}
 	if _, err := r.Inspect(t.Context(), host+"/dry:1"); !errors.Is(err, ErrNotFound) {

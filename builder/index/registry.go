@@ -33,6 +33,7 @@ type Result struct {
 	Name   string // in full, with the tag
 	Digest digest.Digest
 	Index  ocispecs.Index
+	Raw    []byte // of a dry run: the bytes that would have been written
 }
 
 // Platforms lists those that the index has, without attestations.
@@ -97,7 +98,7 @@ func (r Registry) change(ctx context.Context, ref reference.NamedTagged, f func(
 	if err != nil {
 		return Result{}, fmt.Errorf("change index %s: %w", reference.FamiliarString(ref), errutil.WithDetails(err))
 	}
-	return Result{ref.String(), d, x}, nil
+	return Result{Name: ref.String(), Digest: d, Index: x}, nil
 }
 
 // changed is what f makes of what a tag refers to.

@@ -17,9 +17,11 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/optbuild/optbuild/builder/emulation"
+	"github.com/optbuild/optbuild/builder/outcome"
 )
 
 // Build is what is to be built.
@@ -42,6 +44,8 @@ type Build struct {
 	// nodes are beside them, "" for this machine.
 	ReportKey string
 	Merge     func(reports [][]byte, addresses []string) []byte
+	// Word tells the engine's exporters which provenance is from nodes (outcome.AttrRecorded). Nobody else should know it. Without one, nodes are asked for none.
+	Word string
 }
 
 // storeID is the name of Build.Store in the session with the engine.
@@ -81,7 +85,7 @@ func (f *Fleet) Build(b Build) (solve gwclient.BuildFunc, failed func() error) {
 					return fail(err)
 				}
 				if part != nil {
-					results[i], err = part.result(ctx, c, p)
+					results[i], err = part.result(ctx, c, p, b)
 					addresses[i] = part.address
 					return fail(err)
 				}
@@ -129,6 +133,16 @@ func (b *Build) Own() client.SolveOpt {
 	if b.alone() {
 		o.CacheExports = slices.DeleteFunc(slices.Clone(o.CacheExports), func(e client.CacheOptionsEntry) bool { return foreignCaches[e.Type] })
 	}
+	if b.Word != "" {
+		o.Exports = slices.Clone(o.Exports)
+		for i, e := range o.Exports {
+			o.Exports[i].Attrs = maps.Clone(e.Attrs)
+			if e.Attrs == nil {
+				o.Exports[i].Attrs = map[string]string{}
+			}
+			o.Exports[i].Attrs[outcome.AttrRecorded] = b.Word
+		}
+	}
 	o.OCIStores = maps.Clone(o.OCIStores)
 	if o.OCIStores == nil {
 		o.OCIStores = map[string]content.Store{}
@@ -156,23 +170,30 @@ func able(c gwclient.Client, platform string) error {
 }
 
 // result makes the image a result of the engine, which has its blobs.
-func (p *part) result(ctx context.Context, c gwclient.Client, platform string) (*gwclient.Result, error) {
+func (p *part) result(ctx context.Context, c gwclient.Client, platform string, b Build) (*gwclient.Result, error) {
 	spec, err := platforms.Parse(platform)
 	if err != nil {
 		return nil, err
 	}
-	st := llb.OCILayout("optbuild.local/node@"+p.target.Digest.String(), llb.OCIStore(c.BuildOpts().SessionID, storeID), llb.Platform(spec),
-		llb.WithCustomName("["+platform+"] image from "+p.address))
-	def, err := st.Marshal(ctx, llb.Platform(spec))
-	if err != nil {
-		return nil, fmt.Errorf("take over the image of %s: %w", p.address, err)
+	res, err := take(ctx, c, p.target, spec, "["+platform+"] image from "+p.address)
+	if err == nil && len(p.attestations) > 0 {
+		err = p.attest(ctx, c, res, platform, spec, b)
 	}
-	res, err := c.Solve(ctx, gwclient.SolveRequest{Definition: def.ToPB()})
 	if err != nil {
 		return nil, fmt.Errorf("take over the image of %s: %w", p.address, err)
 	}
 	res.Metadata = p.metadata
 	return res, nil
+}
+
+// take makes an image of Build.Store a result of the engine.
+func take(ctx context.Context, c gwclient.Client, image ocispecs.Descriptor, platform ocispecs.Platform, name string) (*gwclient.Result, error) {
+	st := llb.OCILayout("optbuild.local/node@"+image.Digest.String(), llb.OCIStore(c.BuildOpts().SessionID, storeID), llb.Platform(platform), llb.WithCustomName(name))
+	def, err := st.Marshal(ctx, llb.Platform(platform))
+	if err != nil {
+		return nil, err
+	}
+	return c.Solve(ctx, gwclient.SolveRequest{Definition: def.ToPB()})
 }
 
 // assemble makes one result of all platforms'.
@@ -210,6 +231,9 @@ func (b *Build) assemble(ours *gwclient.Result, results []*gwclient.Result, addr
 			add(r, addresses[i])
 		}
 		all.Platforms = append(all.Platforms, entry)
+		for _, a := range r.Attestations[p] {
+			res.AddAttestation(p, a)
+		}
 		suffix := ""
 		if index {
 			suffix = "/" + p
@@ -246,6 +270,9 @@ func pick(res *gwclient.Result, platform string) (*gwclient.Result, error) {
 	}
 	one := gwclient.NewResult()
 	one.SetRef(ref)
+	for _, a := range res.Attestations[platform] {
+		one.AddAttestation(platform, a)
+	}
 	for _, key := range imageKeys {
 		if value := res.Metadata[key+"/"+platform]; value != nil {
 			one.AddMeta(key, value)

@@ -30,7 +30,8 @@ type part struct {
 	address string
 	target  ocispecs.Descriptor // of the manifest
 	// metadata is the frontend's, with keys that are about an image as they are without a platform. The image's configuration is that of the image, as the node made it.
-	metadata map[string][]byte
+	metadata     map[string][]byte
+	attestations []predicate // what the node says of the image, where it was asked to
 	// unwatched says that a RUN ran, and was not watched: most BuildKits do not know how.
 	unwatched bool
 }
@@ -127,6 +128,9 @@ func single(res *gwclient.Result, platform string) (*gwclient.Result, error) {
 	}
 	one := gwclient.NewResult()
 	one.SetRef(ref)
+	for _, a := range res.Attestations[platform] {
+		one.AddAttestation(platform, a)
+	}
 	for key, value := range res.Metadata {
 		one.AddMeta(strings.TrimSuffix(key, "/"+platform), value)
 	}
@@ -141,6 +145,11 @@ func (p *part) read(ctx context.Context, store content.Store, resp map[string]st
 	}
 	if err != nil {
 		return fmt.Errorf("read what %s answered: %w", p.address, err)
+	}
+	if images.IsIndexType(p.target.MediaType) {
+		if err := p.attested(ctx, store); err != nil {
+			return fmt.Errorf("read what %s has recorded: %w", p.address, err)
+		}
 	}
 	if !images.IsManifestType(p.target.MediaType) {
 		return fmt.Errorf("%s has made a %s, not an image", p.address, p.target.MediaType)
@@ -168,6 +177,9 @@ func (b *Build) options(platform string) client.SolveOpt {
 	o.FrontendAttrs = maps.Clone(o.FrontendAttrs)
 	o.FrontendAttrs["platform"] = platform
 	o.FrontendAttrs["multi-platform"] = "true" // names of steps have the platform then
+	if b.Word == "" {
+		delete(o.FrontendAttrs, "attest:provenance")
+	}
 	if o.FrontendAttrs["image-resolve-mode"] == pb.AttrImageResolveModePreferLocal {
 		delete(o.FrontendAttrs, "image-resolve-mode") // what a node once kept under a name is not what the user means
 	}

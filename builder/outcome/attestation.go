@@ -14,3 +14,10 @@ type Attestation struct {
 	Digest   digest.Digest `json:"digest"`
 	Size     int64         `json:"size"` // bytes of the artifact's own manifest
 }
+
+// AttrRecorded is the attribute of an export with the word by which provenance is told that BuildKit elsewhere has recorded. An attestation has it under RecordedKey in its metadata, and the recording
+// as a file of its ref. A frontend does not know the word, and can claim nothing of how an image was made.
+const (
+	AttrRecorded = "optbuild.recorded"
+	RecordedKey  = "optbuild.recorded"
+)

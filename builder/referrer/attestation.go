@@ -2,10 +2,8 @@ package referrer
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/moby/buildkit/util/attestation"
 	"github.com/opencontainers/go-digest"
@@ -14,9 +12,6 @@ import (
 
 // AttestationType is the type of the artifacts in which BuildKit keeps provenance and bills of materials, one for each image manifest.
 const AttestationType = "application/vnd.docker.attestation.manifest.v1+json"
-
-// Label is that of an image's manifest in a content store which has an attestation beside it: its digest. containerd's collector keeps what labels with this prefix name.
-const Label = "containerd.io/gc.ref.content.attestation"
 
 // Attestations lists the artifacts with attestations about a manifest.
 func Attestations(ctx context.Context, f remotes.Fetcher, subject digest.Digest) (found []ocispecs.Descriptor, err error) {
@@ -42,31 +37,6 @@ func Attestations(ctx context.Context, f remotes.Fetcher, subject digest.Digest)
 		found = append(found, d)
 	}
 	return found, nil
-}
-
-// Mark notes in a content store that a manifest has an attestation beside it. It takes the place of an older one.
-func Mark(ctx context.Context, store content.Manager, manifest, attestation digest.Digest) error {
-	_, err := store.Update(ctx, content.Info{Digest: manifest, Labels: map[string]string{Label: attestation.String()}}, "labels."+Label)
-	if err != nil {
-		return fmt.Errorf("note the attestation of %s: %w", manifest, err)
-	}
-	return nil
-}
-
-// Marked is the attestation that a manifest has beside it in a content store; false if it has none.
-func Marked(ctx context.Context, store content.Manager, manifest digest.Digest) (ocispecs.Descriptor, bool) {
-	info, err := store.Info(ctx, manifest)
-	if err != nil {
-		return ocispecs.Descriptor{}, false
-	}
-	d, err := digest.Parse(info.Labels[Label])
-	if err != nil {
-		return ocispecs.Descriptor{}, false
-	}
-	if info, err = store.Info(ctx, d); err != nil {
-		return ocispecs.Descriptor{}, false
-	}
-	return ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageManifest, Digest: d, Size: info.Size, ArtifactType: AttestationType}, true
 }
 
 // Split takes the attestations out of the entries of an index: those of images stay, and attestations come by the digests of what they are about.

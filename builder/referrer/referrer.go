@@ -47,6 +47,15 @@ func List(ctx context.Context, f remotes.Fetcher, subject digest.Digest, types .
 
 // Announce sees to it that an artifact in a repository is found. Where that is for the client to do, it takes the place of others of its type.
 func Announce(ctx context.Context, resolver remotes.Resolver, repository string, subject digest.Digest, artifact ocispecs.Descriptor) error {
+	return announce(ctx, resolver, repository, subject, artifact, true)
+}
+
+// Add does so for an artifact that others of its type are beside, such as one signature of several.
+func Add(ctx context.Context, resolver remotes.Resolver, repository string, subject digest.Digest, artifact ocispecs.Descriptor) error {
+	return announce(ctx, resolver, repository, subject, artifact, false)
+}
+
+func announce(ctx context.Context, resolver remotes.Resolver, repository string, subject digest.Digest, artifact ocispecs.Descriptor, replace bool) error {
 	fetcher, err := resolver.Fetcher(ctx, repository+"@"+subject.String())
 	if err != nil {
 		return err
@@ -77,7 +86,9 @@ func Announce(ctx context.Context, resolver remotes.Resolver, repository string,
 		}
 	}
 	// Of its type, the new one only: an index that grows with each build, or each start of an image, would end at the registry's limit.
-	index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispecs.Descriptor) bool { return d.ArtifactType == artifact.ArtifactType })
+	if replace {
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispecs.Descriptor) bool { return d.ArtifactType == artifact.ArtifactType })
+	}
 	index.Manifests = append(index.Manifests, artifact)
 	b, err := json.Marshal(index)
 	if err != nil {

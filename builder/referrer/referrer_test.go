@@ -148,16 +148,25 @@ func TestMarked(t *testing.T) {
 		return d
 	}
 	image, old, attested := write("image"), write("old"), write("attested")
-	if d, ok := Marked(ctx, store, image.Digest); ok {
-		t.Errorf("got %v", d)
+	if list := Marked(ctx, store, image.Digest); list != nil {
+		t.Errorf("got %v", list)
 	}
 	for _, d := range []ocispecs.Descriptor{old, attested} {
 		if err := Mark(ctx, store, image.Digest, d.Digest); err != nil {
 			t.Fatal(err)
 		}
-		if got, ok := Marked(ctx, store, image.Digest); !ok || got.Digest != d.Digest || got.Size != d.Size {
-			t.Errorf("got %v, %v, want %v", got, ok, d)
+		if got := Marked(ctx, store, image.Digest); len(got) != 1 || got[0].Digest != d.Digest || got[0].Size != d.Size {
+			t.Errorf("got %v, want %v", got, d)
 		}
+	}
+	kept := []ocispecs.Descriptor{write("signature"), write("another")}
+	for _, d := range append(kept, attested) { // one of them is noted twice
+		if err := Keep(ctx, store, image.Digest, d.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := Marked(ctx, store, image.Digest); len(got) != 3 {
+		t.Errorf("got %v, want the attestation and two others", got)
 	}
 	names := metadata.NewImageStore(mdb)
 	if _, err := names.Create(ctx, images.Image{Name: "app", Target: image}); err != nil {
@@ -168,14 +177,14 @@ func TestMarked(t *testing.T) {
 		if _, err := mdb.GarbageCollect(ctx); err != nil {
 			t.Fatal(err)
 		}
-		for _, d := range []ocispecs.Descriptor{image, old, attested} {
+		for _, d := range append(kept, image, old, attested) {
 			_, err := store.Info(ctx, d.Digest)
 			if wanted := slices.ContainsFunc(want, func(w ocispecs.Descriptor) bool { return w.Digest == d.Digest }); wanted != (err == nil) {
 				t.Errorf("%s: %v", d.Digest, err)
 			}
 		}
 	}
-	there(image, attested)
+	there(append(kept, image, attested)...)
 	if err := names.Delete(ctx, "app"); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/moby/go-archive/compression"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/referrer"
 )
 
 // SaveOptions say what of the images is saved.
@@ -47,7 +49,8 @@ func (s *Store) Save(ctx context.Context, w io.Writer, refs []string, o SaveOpti
 	}
 	defer end(&err)
 
-	opts := []archive.ExportOpt{archive.WithSkipMissing(s.Content), archive.WithSkipNonDistributableBlobs()}
+	beside := besides{}
+	opts := []archive.ExportOpt{archive.WithSkipMissing(s.Content), archive.WithSkipNonDistributableBlobs(), archive.WithReferrersProvider(beside)}
 	var best []ocispecs.Platform // manifest.json tells of one platform for each image
 	for i, image := range all {
 		v, err := s.survey(ctx, image.Target)
@@ -62,6 +65,9 @@ func (s *Store) Save(ctx context.Context, w io.Writer, refs []string, o SaveOpti
 		}
 		if !ok {
 			return fmt.Errorf("save %s: %w", refs[i], ErrIncomplete)
+		}
+		for _, a := range v.beside {
+			beside[a.about] = append(beside[a.about], a.desc)
 		}
 		best = append(best, m.platform)
 		if image.Name == "" || isDangling(image.Name) {
@@ -85,6 +91,17 @@ func (s *Store) Save(ctx context.Context, w io.Writer, refs []string, o SaveOpti
 type preferring struct{ platforms.MatchComparer }
 
 func (p preferring) Match(ocispecs.Platform) bool { return true }
+
+// besides are the artifacts beside manifests, by digests of these.
+type besides map[digest.Digest][]ocispecs.Descriptor
+
+// Referrers makes it a provider for containerd's archiver, which lists them in the archive's index.
+func (b besides) Referrers(_ context.Context, d ocispecs.Descriptor) (list []ocispecs.Descriptor, _ error) {
+	for _, a := range b[d.Digest] {
+		list = append(list, ocispecs.Descriptor{MediaType: a.MediaType, Digest: a.Digest, Size: a.Size, ArtifactType: a.ArtifactType})
+	}
+	return list, nil
+}
 
 // Loaded is one image that came from an archive; Name is in full, or empty if the archive has none for it.
 type Loaded struct {
@@ -120,11 +137,17 @@ func (s *Store) Load(ctx context.Context, r io.Reader) (loaded []Loaded, err err
 	if err := readJSON(ctx, s.Content, root, &index); err != nil {
 		return nil, badArchive(err)
 	}
-	if len(index.Manifests) == 0 {
-		return nil, badArchive(errors.New("it has no images"))
-	}
 	var targets []ocispecs.Descriptor
+	var beside []manifest
 	for _, m := range index.Manifests {
+		a, ok, err := s.archivedArtifact(ctx, m)
+		if err != nil {
+			return nil, badArchive(err)
+		}
+		if ok {
+			beside = append(beside, a)
+			continue
+		}
 		name, err := archivedName(m)
 		if err != nil {
 			return nil, badArchive(err)
@@ -135,8 +158,16 @@ func (s *Store) Load(ctx context.Context, r io.Reader) (loaded []Loaded, err err
 		targets = append(targets, ocispecs.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size})
 		loaded = append(loaded, Loaded{Name: name, ID: m.Digest})
 	}
+	if len(targets) == 0 {
+		return nil, badArchive(errors.New("it has no images"))
+	}
 	if err := s.label(ctx, targets); err != nil {
 		return nil, err
+	}
+	for _, a := range beside {
+		if err := s.keep(ctx, a); err != nil {
+			return nil, err
+		}
 	}
 	for i, l := range loaded {
 		if err := s.put(ctx, cmp.Or(l.Name, danglingName(l.ID)), targets[i]); err != nil {
@@ -168,6 +199,37 @@ func archivedName(d ocispecs.Descriptor) (string, error) {
 		return "", err
 	}
 	return named.String(), nil
+}
+
+// archivedArtifact tells an entry of an archive's index that is about another manifest (its subject) from an image.
+func (s *Store) archivedArtifact(ctx context.Context, d ocispecs.Descriptor) (a manifest, ok bool, err error) {
+	if !images.IsManifestType(d.MediaType) || d.Digest.Validate() != nil { // which is said of an image
+		return manifest{}, false, nil
+	}
+	d = ocispecs.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+	if err := readJSON(ctx, s.Content, d, &a.body); errdefs.IsNotFound(err) {
+		return manifest{}, false, nil // and so is this
+	} else if err != nil {
+		return manifest{}, false, err
+	}
+	if referrer.Type(a.body) == "" {
+		return manifest{}, false, nil
+	}
+	a.desc, a.about = d, a.body.Subject.Digest
+	return a, true, nil
+}
+
+// keep holds an artifact together with what it is about. What is about something that did not come is dropped.
+func (s *Store) keep(ctx context.Context, a manifest) error {
+	if _, err := s.Content.Info(ctx, a.about); errdefs.IsNotFound(err) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("look for %s: %w", a.about, err)
+	}
+	if err := s.label(ctx, []ocispecs.Descriptor{a.desc}); err != nil {
+		return err
+	}
+	return referrer.Keep(ctx, s.Content, a.about, a.desc.Digest)
 }
 
 // checkLoaded makes sure that an image is complete for one platform at least.

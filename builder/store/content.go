@@ -21,9 +21,9 @@ import (
 type manifest struct {
 	desc     ocispecs.Descriptor
 	platform ocispecs.Platform // zero if neither the index nor the configuration tells
-	// attestation says that this is provenance or a bill of materials about another manifest of the index, or, in survey.beside, about the one with the digest about.
+	// attestation says that this is provenance or a bill of materials about another manifest.
 	attestation bool
-	about       digest.Digest
+	about       digest.Digest // of survey.beside: what the artifact is about
 	// complete says that the configuration and all layers are there. The rest is zero when the manifest itself is not.
 	complete bool
 	body     ocispecs.Manifest
@@ -34,7 +34,7 @@ type manifest struct {
 type survey struct {
 	manifests []manifest // in the order of the index
 	complete  bool       // nothing at all is missing
-	beside    []manifest // attestations that are kept beside manifests; nothing of them is missing
+	beside    []manifest // artifacts that are kept beside manifests and indexes; nothing of them is missing
 	bytes     int64      // of the blobs that are there, each counted once
 }
 
@@ -82,6 +82,10 @@ func (s *Store) survey(ctx context.Context, target ocispecs.Descriptor) (survey,
 	if err := w.visit(ctx, target, 0); err != nil {
 		return survey{}, err
 	}
+	// Registries list attestations of an index beside the images that they are about, too.
+	w.beside = slices.DeleteFunc(w.beside, func(a manifest) bool {
+		return slices.ContainsFunc(w.manifests, func(m manifest) bool { return m.desc.Digest == a.desc.Digest })
+	})
 	return w.survey, nil
 }
 
@@ -146,7 +150,7 @@ func (w *surveyor) visit(ctx context.Context, d ocispecs.Descriptor, depth int) 
 				return err
 			}
 		}
-		return nil
+		return w.visitBeside(ctx, d.Digest)
 	case images.IsManifestType(d.MediaType):
 		m, err := w.manifest(ctx, d, there)
 		w.manifests = append(w.manifests, m)
@@ -158,23 +162,25 @@ func (w *surveyor) visit(ctx context.Context, d ocispecs.Descriptor, depth int) 
 	return fmt.Errorf("%s is of type %q: neither an index nor a manifest", d.Digest, d.MediaType)
 }
 
-// visitBeside looks for an attestation about a manifest. One of which something is missing counts as none.
+// visitBeside looks for artifacts about a manifest or an index. One of which something is missing, or that is about something else, counts as none.
 func (w *surveyor) visitBeside(ctx context.Context, about digest.Digest) error {
-	d, ok := referrer.Marked(ctx, w.store, about)
-	if !ok {
-		return nil
+	for _, d := range referrer.Marked(ctx, w.store, about) {
+		before := w.survey
+		if _, err := w.has(ctx, d); err != nil {
+			return err
+		}
+		m, err := w.manifest(ctx, d, true)
+		if err != nil {
+			return err
+		}
+		if !m.complete || m.body.Subject == nil || m.body.Subject.Digest != about {
+			w.survey = before
+			continue
+		}
+		m.desc.ArtifactType, m.desc.Annotations, m.about = referrer.Type(m.body), m.body.Annotations, about
+		m.attestation = m.desc.ArtifactType == referrer.AttestationType
+		w.beside = append(w.beside, m)
 	}
-	before := w.survey
-	if _, err := w.has(ctx, d); err != nil {
-		return err
-	}
-	m, err := w.manifest(ctx, d, true)
-	if err != nil || !m.complete {
-		w.survey = before
-		return err
-	}
-	m.attestation, m.about = true, about
-	w.beside = append(w.beside, m)
 	return nil
 }
 

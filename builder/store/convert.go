@@ -101,7 +101,7 @@ func (s *Store) source(ctx context.Context, t *task, ref string, p *ocispecs.Pla
 	if p != nil {
 		pull.Platforms = []ocispecs.Platform{*p}
 	}
-	if err := s.fetch(ctx, named.String(), countedFetcher{fetcher, t}, target, pull); err != nil {
+	if err := s.fetch(ctx, named.String(), countedFetcher{fetcher, t}, nil, target, pull); err != nil {
 		return target, err
 	}
 	return target, s.checkPulled(ctx, target, pull)

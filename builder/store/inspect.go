@@ -30,7 +30,7 @@ type Inspection struct {
 	RootFS     RootFS
 	Descriptor ocispecs.Descriptor
 	Manifest   ocispecs.Manifest
-	// Manifests lists all that the target reaches, and the attestations beside that.
+	// Manifests lists all that the target reaches, and the artifacts beside that.
 	Manifests []InspectedManifest
 }
 
@@ -44,9 +44,10 @@ type RootFS struct {
 type InspectedManifest struct {
 	Digest    digest.Digest
 	Platform  string
-	Kind      string // "image" or "attestation"
+	Kind      string // "image", "attestation" or "artifact"
 	Available bool
-	About     digest.Digest `json:",omitempty"` // of an attestation that is not in the index: the manifest that it refers to
+	Type      string        `json:",omitempty"` // of an artifact
+	About     digest.Digest `json:",omitempty"` // of what is beside the image and not in its index: the manifest or index that it refers to
 }
 
 // Inspect describes an image for a platform, or, if that is nil, for the one that fits the host best.
@@ -80,6 +81,8 @@ func (s *Store) Inspect(ctx context.Context, ref string, p *ocispecs.Platform) (
 		im := InspectedManifest{Digest: m.desc.Digest, Kind: "image", Available: m.complete, About: m.about}
 		if m.attestation {
 			im.Kind = "attestation"
+		} else if m.about != "" {
+			im.Kind, im.Type = "artifact", m.desc.ArtifactType
 		} else if m.platform.OS != "" {
 			im.Platform = platforms.FormatAll(m.platform)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -15,13 +17,15 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/optbuild/optbuild/builder/referrer"
 )
 
 // PullOptions say what of an image is pulled.
 type PullOptions struct {
 	// Platforms to pull. None means the one that fits the host best.
 	Platforms []ocispecs.Platform
-	// AllPlatforms pulls the whole index, attestations included.
+	// AllPlatforms pulls the whole index, attestations included, and what is beside it and its manifests: artifacts that refer to them.
 	AllPlatforms bool
 }
 
@@ -31,6 +35,8 @@ type Pulled struct {
 	Digest digest.Digest
 	// UpToDate says that the name had this digest before.
 	UpToDate bool
+	// Unlisted is why artifacts beside the image, of which all were to be pulled, could not be listed; nil if they could.
+	Unlisted error
 }
 
 // errNoPlatform is wrapped by errors about a platform for which there is no complete image.
@@ -69,7 +75,8 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (pulled Pul
 	}
 	defer end(&err)
 
-	if err := s.fetch(ctx, name, countedFetcher{fetcher, t}, target, o); err != nil {
+	beside := &besideRemote{fetcher: fetcher}
+	if err := s.fetch(ctx, name, countedFetcher{fetcher, t}, beside, target, o); err != nil {
 		return Pulled{}, err
 	}
 	if err := s.checkPulled(ctx, target, o); err != nil {
@@ -82,17 +89,21 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (pulled Pul
 	if err := s.put(ctx, name, target); err != nil {
 		return Pulled{}, fmt.Errorf("name image: %w", err)
 	}
-	return Pulled{Name: name, Digest: target.Digest, UpToDate: before.Target.Digest == target.Digest}, nil
+	return Pulled{Name: name, Digest: target.Digest, UpToDate: before.Target.Digest == target.Digest, Unlisted: beside.failed()}, nil
 }
 
-func (s *Store) fetch(ctx context.Context, name string, fetcher remotes.Fetcher, target ocispecs.Descriptor, o PullOptions) error {
+func (s *Store) fetch(ctx context.Context, name string, fetcher remotes.Fetcher, beside *besideRemote, target ocispecs.Descriptor, o PullOptions) error {
 	origin, err := docker.AppendDistributionSourceLabel(s.Content, name)
 	if err != nil {
 		return err
 	}
 	// The labels name all children, so that those that are pulled later are held as well; which are pulled now is the
 	// filters' choice.
-	children := images.SetChildrenLabels(s.Content, images.ChildrenHandler(s.Content))
+	children := images.ChildrenHandler(s.Content)
+	if o.AllPlatforms {
+		children = images.SetReferrers(beside, children)
+	}
+	children = images.SetChildrenLabels(s.Content, children)
 	switch {
 	case o.AllPlatforms:
 	case len(o.Platforms) > 0:
@@ -107,6 +118,34 @@ func (s *Store) fetch(ctx context.Context, name string, fetcher remotes.Fetcher,
 		children,
 		origin,
 	), semaphore.NewWeighted(transfersAtOnce), target)
+}
+
+// besideRemote lists artifacts at a registry, of all types. A registry that refuses costs them, not the image.
+type besideRemote struct {
+	fetcher remotes.Fetcher
+
+	mu  sync.Mutex
+	err error
+}
+
+func (b *besideRemote) Referrers(ctx context.Context, d ocispecs.Descriptor) ([]ocispecs.Descriptor, error) {
+	if _, artifact := d.Annotations[images.AnnotationManifestSubject]; artifact { // what is about artifacts is left
+		return nil, nil
+	}
+	list, err := referrer.List(ctx, b.fetcher, d.Digest)
+	if err != nil && ctx.Err() == nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.err = err
+		return nil, nil
+	}
+	return slices.DeleteFunc(list, func(d ocispecs.Descriptor) bool { return !images.IsManifestType(d.MediaType) }), err
+}
+
+func (b *besideRemote) failed() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
 }
 
 // checkPulled makes sure that each platform that was asked for came.

@@ -88,13 +88,13 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (pushed Pus
 	}
 	for _, a := range beside {
 		if err := s.attach(ctx, reference.TrimNamed(named).Name(), a, t); err != nil {
-			return Pushed{}, fmt.Errorf("attestations: %w", err)
+			return Pushed{}, fmt.Errorf("%s beside the image: %w", a.desc.ArtifactType, err)
 		}
 	}
 	return pushed, nil
 }
 
-// attach pushes an attestation into a repository that has what it is about.
+// attach pushes an artifact into a repository that has what it is about.
 func (s *Store) attach(ctx context.Context, repository string, a manifest, t *task) error {
 	pusher, err := s.resolver().Pusher(ctx, repository+"@"+a.desc.Digest.String())
 	if err != nil {
@@ -103,10 +103,13 @@ func (s *Store) attach(ctx context.Context, repository string, a manifest, t *ta
 	if err := remotes.PushContent(ctx, countedPusher{pusher, t}, a.desc, s.Content, semaphore.NewWeighted(transfersAtOnce), platforms.All, nil); err != nil {
 		return err
 	}
-	return referrer.Announce(ctx, s.resolver(), repository, a.about, a.desc)
+	if a.attestation { // a build makes one, and the last one counts
+		return referrer.Announce(ctx, s.resolver(), repository, a.about, a.desc)
+	}
+	return referrer.Add(ctx, s.resolver(), repository, a.about, a.desc)
 }
 
-// pushable returns what to push of an image, and the attestations beside that; part is not empty when that is less than all.
+// pushable returns what to push of an image, and the artifacts beside that; part is not empty when that is less than all.
 func (s *Store) pushable(ctx context.Context, target ocispecs.Descriptor, p *ocispecs.Platform) (_ ocispecs.Descriptor, part string, beside []manifest, _ error) {
 	v, err := s.survey(ctx, target)
 	if err != nil {

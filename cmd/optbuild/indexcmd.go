@@ -88,7 +88,7 @@ func runIndexCreate(c *cli.Context) error {
 	made, err := r.Create(c.Context, tags, o)
 	for _, m := range made { // also those before an error
 		if o.DryRun {
-			if perr := printJSON(c.App.Writer, m.Index); perr != nil {
+			if _, perr := c.App.Writer.Write(m.Raw); perr != nil { // what would be written, byte for byte
 				return perr
 			}
 			continue

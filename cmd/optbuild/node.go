@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,11 +81,6 @@ func (b *build) useNodes(c *cli.Context) error {
 		}
 		return nil
 	}
-	for _, kind := range []string{"provenance", "sbom"} {
-		if attrs["attest:"+kind] != "" {
-			return usagef("--node: %s can't be recorded of what is built elsewhere; build without --%[1]s, or without the nodes (%s=)", kind, nodeEnv)
-		}
-	}
 	if strings.HasPrefix(attrs["context"], "http://buildkit-session/") {
 		return usagef("--node: an archive on standard input can be read once, and each platform reads it; unpack it, and build the directory")
 	}
@@ -110,6 +106,9 @@ func (b *build) solveWithNodes(ctx context.Context, conn *builder.Conn, show *di
 		Platforms: b.fleet.platforms, Index: b.fleet.index, Options: b.solve.SolveOpt, Layers: layersForNodes(b.solve.Exports),
 		Frontend: frontend.Build, Store: s, Status: func(s *client.SolveStatus) { show.in <- s },
 		ReportKey: frontend.ReportKey, Merge: mergeReports,
+	}
+	if b.solve.FrontendAttrs["attest:provenance"] != "" {
+		work.Word = rand.Text()
 	}
 	solve, failed := b.fleet.Build(work)
 	resp, err = conn.Client.Build(ctx, work.Own(), "optbuild", solve, show.statuses())

@@ -43,6 +43,9 @@ func runPull(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if pulled.Unlisted != nil {
+		warn(fmt.Sprintf("%s: what is beside the image at the registry is not pulled, since it can't be listed: %v", store.Familiar(pulled.Name), pulled.Unlisted))
+	}
 	if !c.Bool("quiet") {
 		status := "Downloaded newer image for"
 		if pulled.UpToDate {

@@ -89,7 +89,7 @@ func cases(ctx context.Context, b *bench) ([]*one, error) {
 		}))
 	}
 	// Cold runners come last: they start a daemon of their own, which stays.
-	return slices.Concat(list, b.matrixCases(), []*one{b.platformsCase(), b.parallelCase(), b.growthCase()},
+	return slices.Concat(list, b.matrixCases(), b.platformsCases(), []*one{b.parallelCase(), b.growthCase()},
 		b.replayCases(), b.exportCases(), []*one{b.unchangedCase(), b.largeCase()}, b.pairCases(), placed(b.coldCases())), nil
 }
 

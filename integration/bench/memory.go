@@ -9,14 +9,19 @@ import (
 	"time"
 )
 
+// Samples are this far apart, and rare enough that looking takes no more than a twentieth of the time: of a step with very many processes it would take a whole processor.
+const (
+	sampled = 20 * time.Millisecond
+	rarely  = 19
+)
+
 // watchMemory samples the memory of processes and those of their descendants that count until done is closed, and then gives its peak in bytes.
 func watchMemory(pids []int, done <-chan struct{}, counts func(pid int) bool) <-chan int64 {
 	peak := make(chan int64, 1)
 	go func() {
 		var most int64
-		t := time.NewTicker(20 * time.Millisecond)
-		defer t.Stop()
 		for {
+			begin := time.Now()
 			if now := memoryOf(pids, counts); now > most {
 				most = now
 			}
@@ -24,7 +29,7 @@ func watchMemory(pids []int, done <-chan struct{}, counts func(pid int) bool) <-
 			case <-done:
 				peak <- most
 				return
-			case <-t.C:
+			case <-time.After(max(sampled, rarely*time.Since(begin))):
 			}
 		}
 	}()

@@ -34,6 +34,7 @@ type job struct {
 	image       string // to push
 	args        []string
 	platforms   string // separated by commas; "" is this machine's
+	native      bool   // no step runs a program of another platform, though there may be several
 	stepsLogged string // where optbuild logs its steps; "": nowhere
 	changed     string // the file of the context that was changed since the last build; "": none
 }

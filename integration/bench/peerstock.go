@@ -28,7 +28,7 @@ func (p *stockPeer) daemons() []int { return []int{p.daemon.Process.Pid} }
 
 // emulates is an error if stock BuildKit can't run what a job builds.
 func emulates(j job) error {
-	if j.platforms == "" {
+	if j.platforms == "" || j.native {
 		return nil
 	}
 	return registered()

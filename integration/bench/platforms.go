@@ -25,6 +25,11 @@ import (
 	"github.com/optbuild/optbuild/builder/emulation"
 )
 
+// platformsCases build for two platforms: what has to be emulated, and what need not be.
+func (b *bench) platformsCases() []*one {
+	return append([]*one{b.platformsCase()}, b.serviceCases()...)
+}
+
 // platformsCase builds for two platforms, of which one is emulated, after an edit.
 func (b *bench) platformsCase() *one {
 	const name = "S6"

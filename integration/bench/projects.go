@@ -116,25 +116,24 @@ fs.writeFileSync('dist/app.js', fs.readdirSync('src').map(f => fs.readFileSync('
 	return p, nil
 }
 
-// goProject needs 40 modules of 20 files each, and has 30 packages of its own.
-func goProject(ctx context.Context, b *bench) (*project, error) {
-	image, err := golang.push(ctx, b)
-	if err != nil {
-		return nil, err
-	}
+// goFiles are a program in Go with 30 packages of its own, and the address at which the 40 modules of 20 files each are served that it needs. begin and imported are statements that
+// it begins with, and the packages that these need.
+func goFiles(b *bench, begin string, imported ...string) (files map[string]string, address string, err error) {
 	content := served{}
-	address, err := b.serve(content)
-	if err != nil {
-		return nil, err
+	if address, err = b.serve(content); err != nil {
+		return nil, "", err
 	}
-	files := docs(450)
+	files = docs(450)
 	var imports, uses strings.Builder
+	for _, path := range imported {
+		fmt.Fprintf(&imports, "\t%q\n", path)
+	}
 	mod := "module example.test/app\n\ngo 1.21\n\n"
 	for i := range 40 {
 		path := fmt.Sprintf("example.test/lib/m%d", i)
 		module, err := goModule(path, "v1.0.0", 20)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		maps.Copy(content, module)
 		mod += "require " + path + " v1.0.0\n"
@@ -152,7 +151,29 @@ func goProject(ctx context.Context, b *bench) (*project, error) {
 	}
 	files["go.mod"] = mod
 	files["cmd/app/main.go"] = "package main\n\nimport (\n\t\"fmt\"\n\n" + imports.String() +
-		")\n\nfunc main() {\n\ta, n := []int{1}, 0\n" + uses.String() + "\tfmt.Println(n)\n}\n"
+		")\n\nfunc main() {\n" + begin + "\ta, n := []int{1}, 0\n" + uses.String() + "\tfmt.Println(n)\n}\n"
+	return files, address, nil
+}
+
+// tidy makes go.sum.
+func (p *project) tidy(ctx context.Context, b *bench, address string) error {
+	c := exec.CommandContext(ctx, "go", "mod", "tidy")
+	c.Dir = p.dir
+	c.Env = append(os.Environ(), "GOPROXY="+address, "GOSUMDB=off", "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off",
+		"GOMODCACHE="+filepath.Join(b.Dir, "modules"))
+	return execute(c)
+}
+
+// goProject is that program for this machine's platform.
+func goProject(ctx context.Context, b *bench) (*project, error) {
+	image, err := golang.push(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	files, address, err := goFiles(b, "")
+	if err != nil {
+		return nil, err
+	}
 	top := fmt.Sprintf("FROM %s AS build\nENV GOPROXY=%s\nWORKDIR /src\n", image, address)
 	end := "FROM scratch\nCOPY --from=build /usr/local/bin/app /app\n"
 	p, err := b.newProject("go", files, map[string]string{
@@ -167,11 +188,7 @@ func goProject(ctx context.Context, b *bench) (*project, error) {
 		return nil, err
 	}
 	p.edit = "cmd/app/main.go"
-	tidy := exec.Command("go", "mod", "tidy") // makes go.sum
-	tidy.Dir = p.dir
-	tidy.Env = append(os.Environ(), "GOPROXY="+address, "GOSUMDB=off", "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off",
-		"GOMODCACHE="+filepath.Join(b.Dir, "modules"))
-	return p, execute(tidy)
+	return p, p.tidy(ctx, b, address)
 }
 
 // aptProject installs 10 packages of 300 files each.
