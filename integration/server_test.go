@@ -81,7 +81,7 @@ func newServer(g *ground, dir string) (*server, error) {
 	s.registry.Store(registry.New(
 		registry.WithBlobHandler(&blobs{dir: filepath.Join(g.Dir, "bases"), BlobHandler: registry.NewInMemoryBlobHandler()}),
 		registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))).(http.HandlerFunc))
-	s.far = wan.NewProxy(s.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.registry.Load().(http.HandlerFunc)(w, r) })))
+	s.far = wan.NewProxy(s.guard(withRanges(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.registry.Load().(http.HandlerFunc)(w, r) }))))
 	mux.Handle("/v2/", s.far)
 	mux.Handle("/token", s.far)
 	mux.Handle("/files/", http.StripPrefix("/files/", http.FileServer(http.Dir(dir))))

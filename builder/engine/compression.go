@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/client"
@@ -43,7 +44,7 @@ func (w compressing) Exporter(name string, sm *session.Manager) (exporter.Export
 	}
 	switch name {
 	case client.ExporterImage, client.ExporterOCI, client.ExporterDocker:
-		return compressingExporter{e}, nil
+		return compressingExporter{e, w.ContentStore()}, nil
 	}
 	return e, nil
 }
@@ -57,7 +58,10 @@ func (w compressing) GetRemotes(ctx context.Context, ref cache.ImmutableRef, cre
 	return ref.GetRemotes(ctx, create, cfg, all, s)
 }
 
-type compressingExporter struct{ exporter.Exporter }
+type compressingExporter struct {
+	exporter.Exporter
+	blobs content.Store
+}
 
 func (e compressingExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
 	_, asked := attrs["compression"]
@@ -70,11 +74,12 @@ func (e compressingExporter) Resolve(ctx context.Context, id int, attrs map[stri
 	if err != nil {
 		return nil, err
 	}
-	return compressingInstance{i, asked, chunked, first}, nil
+	return compressingInstance{i, e.blobs, asked, chunked, first}, nil
 }
 
 type compressingInstance struct {
 	exporter.ExporterInstance
+	blobs   content.Store
 	asked   bool     // a compression was, by its name
 	chunked bool     // zstd is zstd:chunked
 	first   []string // files that come first in layers of eStargz
@@ -113,7 +118,7 @@ func (i compressingInstance) Export(ctx context.Context, src *exporter.Source, i
 	}
 	if i.asked || len(i.first) > 0 { // also by force: BuildKit's own type would take eStargz in any order
 		var err error
-		if src, err = asAsked(ctx, src, c, s); err != nil {
+		if src, err = asAsked(ctx, src, c, i.blobs, s); err != nil {
 			return nil, nil, nil, err
 		}
 	}

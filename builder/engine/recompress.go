@@ -20,9 +20,11 @@ import (
 
 // BuildKit compresses a layer once, with what the first export asked for, and later exports take that unless they force their own upon all layers, those of the base image too.
 // So what comes out would depend on what was built before. Here, an export that names a compression gets it for the layers that were built, and the base image's as they are.
+//
+// Nothing is forced where it has them already, as in each export of what did not change: BuildKit would note for each layer again that it is its own variant, with five transactions.
 
-// asAsked returns the source with results whose built layers have this compression.
-func asAsked(ctx context.Context, src *exporter.Source, c compression.Config, s session.Group) (*exporter.Source, error) {
+// asAsked returns the source with results whose built layers have this compression. Their blobs are there.
+func asAsked(ctx context.Context, src *exporter.Source, c compression.Config, blobs content.Store, s session.Group) (*exporter.Source, error) {
 	ps, err := exptypes.ParsePlatforms(src.Metadata)
 	if err != nil {
 		return src, nil // what is wrong with it is for the exporter to say
@@ -50,6 +52,9 @@ func asAsked(ctx context.Context, src *exporter.Source, c compression.Config, s 
 				if i < len(base.RootFS.DiffIDs) {
 					t.digests[d.Digest] = true
 				}
+			}
+			if forced, err := t.any(ctx, blobs, remotes[0].Descriptors); err == nil && !forced {
+				continue
 			}
 			as.compression.Type, as.compression.Force = t, true
 		}
@@ -87,4 +92,14 @@ func (t except) NeedsConversion(ctx context.Context, blobs content.Store, d ocis
 		return false, nil
 	}
 	return t.Type.NeedsConversion(ctx, blobs, d)
+}
+
+// any is true if one of the layers has to become another blob.
+func (t except) any(ctx context.Context, blobs content.Store, layers []ocispecs.Descriptor) (bool, error) {
+	for _, d := range layers {
+		if needs, err := t.NeedsConversion(ctx, blobs, d); err != nil || needs {
+			return needs, err
+		}
+	}
+	return false, nil
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/cache/metadata"
@@ -39,6 +38,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/optbuild/optbuild/builder/engine/ingest"
 	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/engine/profiler"
 	"github.com/optbuild/optbuild/builder/engine/replay"
@@ -96,7 +96,7 @@ func newParts(ctx context.Context, o Options, sessions *session.Manager) (*parts
 	if p.profiler, err = profiler.New(filepath.Join(p.root, "snapshots", "profiles"), o.Runtime); err != nil {
 		return nil, err
 	}
-	blobs, err := local.NewStore(filepath.Join(p.root, "content"))
+	blobs, err := ingest.NewStore(filepath.Join(p.root, "content"))
 	if err != nil {
 		return nil, fmt.Errorf("open content store: %w", err)
 	}

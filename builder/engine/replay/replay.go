@@ -126,6 +126,7 @@ func (w *watching) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *
 		if !marked {
 			return ops.NewExecOp(v, o, op.Platform, w.CacheMgr, w.ParallelismSem, sm, w.r.noting(w.WorkerOpt.Executor, o.Exec, nil), w, resources, false)
 		}
+		o = withoutWholeHash(o)
 		st := newStep(w.r, v, o.Exec, op.Platform, project)
 		exec, err := ops.NewExecOp(v, o, op.Platform, rootManager{w.CacheMgr, st}, w.ParallelismSem, sm, &stepExecutor{w.r.noting(w.WorkerOpt.Executor, o.Exec, st), st}, w, resources, false)
 		if err != nil {
