@@ -19,6 +19,7 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/worker"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder/emulation"
@@ -123,6 +124,10 @@ func foreignIn(ctx context.Context, ref cache.ImmutableRef, img dockerspec.Docke
 	if img.OS != "linux" || len(args) == 0 && !files {
 		return nil, nil
 	}
+	question := startQuestion(img, args)
+	if !files && ref.GetString(startsOwnKey) == question {
+		return nil, nil
+	}
 	mountable, err := ref.Mount(ctx, true, s)
 	if err != nil {
 		return nil, err
@@ -142,7 +147,10 @@ func foreignIn(ctx context.Context, ref cache.ImmutableRef, img dockerspec.Docke
 		wrong = append(wrong, outcome.ForeignProgram{Path: path, Architecture: arch})
 	}
 	if !files {
-		return wrong, nil
+		if len(wrong) == 0 {
+			err = ref.SetString(startsOwnKey, question, "")
+		}
+		return wrong, err
 	}
 	made, err := foreignFiles(ctx, ref, view, img, baseLayers)
 	for _, f := range made {
@@ -152,6 +160,16 @@ func foreignIn(ctx context.Context, ref cache.ImmutableRef, img dockerspec.Docke
 		wrong = append(wrong, f)
 	}
 	return wrong, err
+}
+
+// startsOwnKey is what is kept with files that never change: the question, if the answer was that the image starts no program of another architecture. Mounting them to
+// ask again is a third of what the export of an unchanged image does.
+const startsOwnKey = "optbuild.starts-own"
+
+// startQuestion is all that the answer depends on, but for the files: the architecture, and where the program is looked for.
+func startQuestion(img dockerspec.DockerOCIImage, args []string) string {
+	q, _ := json.Marshal([]any{1, img.Architecture, args, img.Config.Env, img.Config.WorkingDir}) // strings can be marshalled
+	return digest.FromBytes(q).String()
 }
 
 // started finds the program that an image starts; arch is empty if it has none, or one that is no ELF file.
