@@ -64,7 +64,7 @@ func (g *coldGround) exportUnchanged(ctx context.Context, p *project, runs int) 
 		return nil, err
 	}
 	names := []string{"unchanged-ours", "unchanged-stock"}
-	defer os.RemoveAll(filepath.Join(g.Dir, names[0]))
+	defer g.discard(ctx, filepath.Join(g.Dir, names[0]))
 	var took, sent [2][]float64
 	for i := range runs + 1 {
 		for _, k := range [][]int{{0, 1}, {1, 0}}[i%2] {
@@ -110,7 +110,7 @@ func (g *coldGround) exportStep(ctx context.Context, s *newStep, runs int) ([]Re
 		return nil, err
 	}
 	names := []string{"step-ours", "step-stock"}
-	defer os.RemoveAll(filepath.Join(g.Dir, names[0]))
+	defer g.discard(ctx, filepath.Join(g.Dir, names[0]))
 	var sent [2][]float64
 	var layer []float64
 	for i := range runs + 1 {

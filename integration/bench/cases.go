@@ -64,7 +64,7 @@ func cases(ctx context.Context, b *bench) ([]*one, error) {
 		b.build("cold", app, root, "", func(c *one) {
 			c.scenario = "S1"
 			c.bound, c.memory, c.memoryBound, c.long = 1, true, 1.2, true
-			c.ours.ready = func() error { return os.RemoveAll(root) }
+			c.ours.ready = func() error { return b.discard(ctx, root) }
 			c.stock.ready = func() error { return b.emptyDaemon(ctx) }
 		}),
 		b.build("no-op", app, root, "", func(c *one) { c.scenario, c.bound = "S2", 1 }),

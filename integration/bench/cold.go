@@ -131,7 +131,7 @@ func (g *coldGround) write(ctx context.Context, p *coldProject) error {
 		return err
 	}
 	root := filepath.Join(g.Dir, "writer")
-	defer os.RemoveAll(root)
+	defer g.discard(ctx, root)
 	for _, s := range coldSides {
 		var c *exec.Cmd
 		if s.ours {
@@ -225,7 +225,7 @@ func (c *cold) rows(ctx context.Context, runs int) ([]Result, error) {
 func (c *cold) run(ctx context.Context, k int) (f coldFigures, err error) {
 	g, s := c.ground, coldSides[k]
 	root := filepath.Join(g.Dir, "runner")
-	defer os.RemoveAll(root)
+	defer g.discard(ctx, root)
 	p, err := c.project.checkout(filepath.Join(g.Dir, g.next("checkout")))
 	if err != nil {
 		return f, err

@@ -71,7 +71,7 @@ func (b *bench) clearStates(ctx context.Context) error {
 	}
 	// Builders that make it themselves close it to others.
 	root := filepath.Join(b.Dir, "states")
-	return errors.Join(os.RemoveAll(root), os.Mkdir(root, 0o755), b.emptyDaemon(ctx))
+	return errors.Join(b.discard(ctx, root), os.Mkdir(root, 0o755), b.emptyDaemon(ctx))
 }
 
 // contenders are those that can be compared here, and that -sides matches.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -115,7 +114,7 @@ func (p *pair) rows(ctx context.Context, runs int) ([]Result, error) {
 // build builds from nothing and pushes, if there is a name to push to.
 func (p *pair) build(ctx context.Context, ref, file string, ours bool, f *pairFigures) error {
 	root := filepath.Join(p.Dir, "pair")
-	defer os.RemoveAll(root)
+	defer p.discard(ctx, root)
 	if err := errors.Join(p.emptyRegistry(ctx), p.emptyDaemon(ctx)); err != nil {
 		return err
 	}

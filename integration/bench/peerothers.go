@@ -38,7 +38,7 @@ func (p *buildahPeer) start(context.Context) error {
 func (p *buildahPeer) policy() string { return filepath.Join(filepath.Dir(p.config), "policy.json") }
 
 // empty asks buildah to unmount and remove what only it knows how to.
-func (p *buildahPeer) empty(_ context.Context, state string) error {
+func (p *buildahPeer) empty(ctx context.Context, state string) error {
 	root := p.stateRoot("buildah", state)
 	if _, err := os.Stat(root); err != nil {
 		return nil
@@ -50,7 +50,7 @@ func (p *buildahPeer) empty(_ context.Context, state string) error {
 	if err := mount.UnmountRecursive(root, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount buildah's storage: %w", err)
 	}
-	return os.RemoveAll(root)
+	return p.discard(ctx, root)
 }
 
 // leave empties all states.

@@ -104,8 +104,8 @@ func (p *optbuildPeer) start(context.Context) error {
 	return nil
 }
 
-func (p *optbuildPeer) empty(_ context.Context, state string) error {
-	return os.RemoveAll(p.stateRoot(p.name, state))
+func (p *optbuildPeer) empty(ctx context.Context, state string) error {
+	return p.discard(ctx, p.stateRoot(p.name, state))
 }
 
 // own makes the state directory, whose parent is root's.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 )
@@ -51,8 +50,8 @@ type oncePeer struct{ *bench }
 
 func (p *oncePeer) start(context.Context) error { return nil }
 
-func (p *oncePeer) empty(_ context.Context, state string) error {
-	return os.RemoveAll(p.stateRoot("stock-once", state))
+func (p *oncePeer) empty(ctx context.Context, state string) error {
+	return p.discard(ctx, p.stateRoot("stock-once", state))
 }
 
 // once asks the daemon until it answers, as often as that costs little.
