@@ -162,8 +162,8 @@ func foreignIn(ctx context.Context, ref cache.ImmutableRef, img dockerspec.Docke
 	return wrong, err
 }
 
-// startsOwnKey is what is kept with files that never change: the question, if the answer was that the image starts no program of another architecture. Mounting them to
-// ask again is a third of what the export of an unchanged image does.
+// startsOwnKey is what is kept with files that never change: the question, if the answer was that the image starts no program of another architecture. To ask again they
+// would be mounted, for which 4 of the 8 to 10 database transactions of an unchanged export were.
 const startsOwnKey = "optbuild.starts-own"
 
 // startQuestion is all that the answer depends on, but for the files: the architecture, and where the program is looked for.

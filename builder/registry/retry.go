@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/containerd/log"
+
+	"github.com/optbuild/optbuild/cache/origin"
 )
 
 const (
@@ -50,18 +52,7 @@ type failure struct {
 }
 
 func newRetry(next http.RoundTripper) *retry {
-	return &retry{next: next, pause: sleep, now: time.Now, failed: map[string]failure{}}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
+	return &retry{next: next, pause: origin.Sleep, now: time.Now, failed: map[string]failure{}}
 }
 
 func (t *retry) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/optbuild/optbuild/cache/origin"
 )
 
 // recorder is a registry that fails before it answers, and a client that records its pauses instead of making them.
@@ -158,7 +160,7 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 	cause := errors.New("stopped")
 	rec.client.Transport.(*retry).pause = func(ctx context.Context, d time.Duration) error {
 		cancel(cause)
-		return sleep(ctx, d)
+		return origin.Sleep(ctx, d)
 	}
 	req, _ := http.NewRequestWithContext(ctx, "GET", rec.url, nil)
 	if _, err := rec.client.Do(req); !errors.Is(err, cause) && !errors.Is(err, context.Canceled) {

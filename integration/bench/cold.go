@@ -131,7 +131,9 @@ func (g *coldGround) write(ctx context.Context, p *coldProject) error {
 		return err
 	}
 	root := filepath.Join(g.Dir, "writer")
-	defer g.discard(ctx, root)
+	if err := g.discard(ctx, root); err != nil {
+		return err
+	}
 	for _, s := range coldSides {
 		var c *exec.Cmd
 		if s.ours {
@@ -225,7 +227,9 @@ func (c *cold) rows(ctx context.Context, runs int) ([]Result, error) {
 func (c *cold) run(ctx context.Context, k int) (f coldFigures, err error) {
 	g, s := c.ground, coldSides[k]
 	root := filepath.Join(g.Dir, "runner")
-	defer g.discard(ctx, root)
+	if err := g.discard(ctx, root); err != nil { // the last runner's
+		return f, err
+	}
 	p, err := c.project.checkout(filepath.Join(g.Dir, g.next("checkout")))
 	if err != nil {
 		return f, err

@@ -114,8 +114,7 @@ func (p *pair) rows(ctx context.Context, runs int) ([]Result, error) {
 // build builds from nothing and pushes, if there is a name to push to.
 func (p *pair) build(ctx context.Context, ref, file string, ours bool, f *pairFigures) error {
 	root := filepath.Join(p.Dir, "pair")
-	defer p.discard(ctx, root)
-	if err := errors.Join(p.emptyRegistry(ctx), p.emptyDaemon(ctx)); err != nil {
+	if err := errors.Join(p.discard(ctx, root), p.emptyRegistry(ctx), p.emptyDaemon(ctx)); err != nil {
 		return err
 	}
 	args, err := p.arguments(ref, file, ours)
