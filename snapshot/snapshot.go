@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"github.com/containerd/continuity/fs"
 	fuseoverlayfs "github.com/containerd/fuse-overlayfs-snapshotter/v2"
 	"github.com/moby/sys/userns"
 	bolt "go.etcd.io/bbolt"
@@ -77,7 +78,7 @@ func remembered(dir string) Choice {
 }
 
 func choose(dir string) Choice {
-	errOverlay := overlayutils.Supported(dir)
+	errOverlay := overlaySupported(dir)
 	if errOverlay == nil {
 		return Choice{Name: "overlayfs", New: newOverlay}
 	}
@@ -86,6 +87,15 @@ func choose(dir string) Choice {
 		return Choice{Name: "fuse-overlayfs", New: newFuseOverlay, Slow: errOverlay.Error()}
 	}
 	return Choice{Name: "native", New: native.NewSnapshotter, Slow: errors.Join(errOverlay, errFuse).Error()}
+}
+
+// overlaySupported is nil if overlays can be mounted in dir. To unmount the one that containerd tries waits until the file system has written back all that was written to it by anybody, a
+// CI runner's checkout for instance: so one that waits for nothing is tried first, which only a kernel can do that has all that containerd looks for.
+func overlaySupported(dir string) error {
+	if ok, err := fs.SupportsDType(dir); err == nil && ok && CanSkipSync(dir) == nil {
+		return nil
+	}
+	return overlayutils.Supported(dir)
 }
 
 // Removal is asynchronous, as in buildkitd: directories of removed snapshots are deleted by the snapshotter's Cleanup. Unlike

@@ -19,7 +19,8 @@ type side struct {
 	// command is what is timed. Its processes are watched for their memory, together with also.
 	command func() *exec.Cmd
 	also    func() []int
-	check   func() error // is an error if the run was not the one to time; may be nil
+	check   func() error       // is an error if the run was not the one to time; may be nil
+	printed func([]byte) error // reads what the command has printed; may be nil
 }
 
 // one is a case: optbuild's side, and stock's if there is one to compare with.
@@ -249,6 +250,15 @@ func timed(s side, memory bool) (took, used time.Duration, peakBytes int64, err 
 	used = c.ProcessState.UserTime() + c.ProcessState.SystemTime()
 	if peak != nil {
 		peakBytes = <-peak
+	}
+	if s.printed != nil {
+		log, err := os.ReadFile(out.Name())
+		if err == nil {
+			err = s.printed(log)
+		}
+		if err != nil {
+			return 0, 0, 0, err
+		}
 	}
 	return took, used, peakBytes, nil
 }

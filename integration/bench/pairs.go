@@ -49,8 +49,9 @@ func (b *bench) pairCases() (list []*one) {
 // pairFigures are those of one build.
 type pairFigures struct {
 	took, used   time.Duration
-	bytes, above int64 // of the layers, compressed; of those that lie on the base image
-	layers       int   // those
+	export       time.Duration // what of took is after the last step
+	bytes, above int64         // of the layers, compressed; of those that lie on the base image
+	layers       int           // those
 }
 
 func (p *pair) rows(ctx context.Context, runs int) ([]Result, error) {
@@ -98,6 +99,7 @@ func (p *pair) rows(ctx context.Context, runs int) ([]Result, error) {
 		return r
 	}
 	took := func(f pairFigures) float64 { return f.took.Seconds() }
+	exported := func(f pairFigures) float64 { return f.export.Seconds() }
 	used := func(f pairFigures) float64 { return f.used.Seconds() }
 	return []Result{
 		row("bytes", "MB", "by hand", 1.02, func(f pairFigures) float64 { return float64(f.bytes) / 1e6 }),
@@ -106,6 +108,8 @@ func (p *pair) rows(ctx context.Context, runs int) ([]Result, error) {
 		row("layers", "layers", "by hand", 0, func(f pairFigures) float64 { return float64(f.layers) }),
 		row("cold build to push", "s", "by hand", 0.8, took),
 		row("cold build to push", "s", "stock", 0.8, took),
+		row("export after the last step", "s", "by hand", 0, exported),
+		row("export after the last step", "s", "stock", 0.15, exported),
 		row("processor time", "s of CPU", "by hand", 0, used),
 		row("processor time", "s of CPU", "stock", 0, used),
 	}, nil
@@ -124,12 +128,21 @@ func (p *pair) build(ctx context.Context, ref, file string, ours bool, f *pairFi
 	if _, err := orphansTime(p.daemon.Process.Pid); err != nil {
 		return err
 	}
-	took, used, _, err := timed(side{command: func() *exec.Cmd {
-		if ours {
-			return p.optbuildAs("", root, args...)
-		}
-		return p.buildctl(args...)
-	}}, false)
+	var export time.Duration
+	took, used, _, err := timed(side{
+		command: func() *exec.Cmd {
+			if ours {
+				return p.optbuildAs("", root, args...)
+			}
+			return p.buildctl(args...)
+		},
+		printed: func(progress []byte) (err error) {
+			if f != nil {
+				export, err = beyondSolve(progress)
+			}
+			return err
+		},
+	}, false)
 	if err != nil || f == nil {
 		return err
 	}
@@ -137,7 +150,7 @@ func (p *pair) build(ctx context.Context, ref, file string, ours bool, f *pairFi
 	if err != nil {
 		return err
 	}
-	f.took, f.used = took, used+late
+	f.took, f.used, f.export = took, used+late, export
 	if !ours { // the daemon has done nothing else
 		daemon, err := familyTime(p.daemon.Process.Pid)
 		if err != nil {
@@ -160,13 +173,13 @@ func (p *pair) arguments(ref, file string, ours bool) (args []string, err error)
 	}
 	dir := p.project.dir
 	if ours {
-		args = []string{"build", "--progress=plain", "--push", "-t", p.reference(ref), "-f", file}
+		args = []string{"build", "--progress=rawjson", "--push", "-t", p.reference(ref), "-f", file}
 		for _, v := range variables {
 			args = append(args, "--build-arg", v)
 		}
 		return append(args, dir), nil
 	}
-	args = []string{"build", "--progress=plain", "--frontend=dockerfile.v0", "--local=context=" + dir, "--local=dockerfile=" + filepath.Dir(file),
+	args = []string{"build", "--progress=rawjson", "--frontend=dockerfile.v0", "--local=context=" + dir, "--local=dockerfile=" + filepath.Dir(file),
 		"--opt=filename=" + filepath.Base(file)}
 	for _, v := range variables {
 		args = append(args, "--opt=build-arg:"+v)

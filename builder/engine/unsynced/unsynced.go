@@ -22,6 +22,7 @@ import (
 	"github.com/moby/buildkit/frontend"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	"github.com/sirupsen/logrus"
@@ -49,19 +50,26 @@ func New(dir string) *Steps {
 	})}
 }
 
-// Worker returns what inner makes of w, with steps that do not sync if they are marked.
+// Worker returns what inner makes of w, with steps that do not sync if they are marked, and file operations, which never do.
 func (s *Steps) Worker(w *base.Worker, inner func(*base.Worker) worker.Worker) worker.Worker {
-	return choosing{inner(w), inner(derived.Worker(w, w.CacheMgr, steps{w.WorkerOpt.Executor, s}))}
+	return choosing{
+		Worker: inner(w),
+		steps:  inner(derived.Worker(w, w.CacheMgr, steps{w.WorkerOpt.Executor, s})),
+		files:  inner(derived.Worker(w, files{w.CacheMgr, s}, w.WorkerOpt.Executor)),
+	}
 }
 
 type choosing struct {
 	worker.Worker
-	unsynced worker.Worker
+	steps, files worker.Worker
 }
 
 func (w choosing) ResolveOp(v solver.Vertex, b frontend.FrontendLLBBridge, sm *session.Manager, proxy worker.ProxyOpt) (solver.Op, error) {
-	if _, marked := v.Options().Description[MarkKey]; marked {
-		return w.unsynced.ResolveOp(v, b, sm, proxy)
+	if _, ok := v.Options().Description[MarkKey]; ok {
+		return w.steps.ResolveOp(v, b, sm, proxy)
+	}
+	if op, ok := v.Sys().(*pb.Op); ok && op.GetFile() != nil {
+		return w.files.ResolveOp(v, b, sm, proxy)
 	}
 	return w.Worker.ResolveOp(v, b, sm, proxy)
 }
@@ -84,7 +92,7 @@ func (e steps) Run(ctx context.Context, id string, root executor.Mount, mounts [
 // rootfs is the root file system of one run. An executor may mount it several times, one after another: to look for a program first, say.
 type rootfs struct {
 	executor.Mountable
-	mounted []*snapshot.Unsynced
+	marks marks
 }
 
 func (r *rootfs) Mount(ctx context.Context, readonly bool) (executor.MountableRef, error) {
@@ -93,24 +101,32 @@ func (r *rootfs) Mount(ctx context.Context, readonly bool) (executor.MountableRe
 	if err != nil {
 		return nil, err
 	}
-	// A mutable snapshot keeps its mounts, so that only the first of these may have been asked for directories.
-	r.mounted = append(r.mounted, u)
-	return rootfsRef{ref, r}, nil
+	return r.marks.with(ref, u), nil
 }
 
-type rootfsRef struct {
+// marks are what the kernel leaves in the work directories of one mutable snapshot.
+type marks struct{ mounted []*snapshot.Unsynced }
+
+// with returns ref, whose marks are taken away each time that it has been unmounted. A mutable snapshot keeps its mounts, so that only the first of several refs may have been
+// asked for directories.
+func (m *marks) with(ref executor.MountableRef, u *snapshot.Unsynced) executor.MountableRef {
+	m.mounted = append(m.mounted, u)
+	return marked{ref, m}
+}
+
+type marked struct {
 	executor.MountableRef
-	r *rootfs
+	marks *marks
 }
 
 // Mount returns what to mount, and what is called when it has been unmounted.
-func (m rootfsRef) Mount() ([]mount.Mount, func() error, error) {
+func (m marked) Mount() ([]mount.Mount, func() error, error) {
 	mounts, release, err := m.MountableRef.Mount()
 	if err != nil {
 		return nil, nil, err
 	}
 	return mounts, func() error {
-		m.r.unmounted()
+		m.marks.takeAway()
 		if release == nil {
 			return nil
 		}
@@ -118,8 +134,8 @@ func (m rootfsRef) Mount() ([]mount.Mount, func() error, error) {
 	}, nil
 }
 
-func (r *rootfs) unmounted() {
-	for _, u := range r.mounted {
+func (m *marks) takeAway() {
+	for _, u := range m.mounted {
 		if err := u.Unmounted(); err != nil {
 			logrus.WithError(err).Warn("tidy up after a step that did not sync")
 		}

@@ -9,11 +9,13 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/executor"
 	resourcestypes "github.com/moby/buildkit/executor/resources/types"
 	"github.com/moby/buildkit/frontend"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	"github.com/moby/sys/user"
@@ -69,6 +71,43 @@ func TestRun(t *testing.T) {
 
 // TestMountAgain: an executor may mount the root file system more than once, as one that looks for a program in it does. A mutable snapshot keeps the mounts that it was asked for first.
 func TestMountAgain(t *testing.T) {
+	step := newActive(t)
+	root := &rootfs{Mountable: step}
+	for range 3 {
+		ref, err := root.Mount(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mountAndUnmount(t, ref)
+	}
+}
+
+// TestFiles: file operations mount what they write to without sync, each action of one anew.
+func TestFiles(t *testing.T) {
+	for _, supported := range []bool{true, false} {
+		for _, parent := range []cache.ImmutableRef{nil, immutable{}} {
+			inner := &mutable{active: newActive(t)}
+			ref, err := files{manager{ref: inner}, &Steps{func() bool { return supported }}}.New(t.Context(), parent, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := ref.Mount(t.Context(), false, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := supported && parent != nil; (inner.ctx != t.Context()) != want {
+				t.Errorf("supported %v, parent %v: mounted without sync is not %v", supported, parent, want)
+			} else if want {
+				for range 3 {
+					mountAndUnmount(t, m)
+				}
+			}
+		}
+	}
+}
+
+// newActive is a mutable snapshot on another one.
+func newActive(t *testing.T) *active {
 	if os.Getuid() != 0 {
 		t.Skip("only root may mount")
 	}
@@ -83,7 +122,7 @@ func TestMountAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	if _, err := l.Prepare(t.Context(), "below", ""); err != nil {
 		t.Fatal(err)
 	}
@@ -93,30 +132,52 @@ func TestMountAgain(t *testing.T) {
 	if _, err := l.Prepare(t.Context(), "step", "layer"); err != nil {
 		t.Fatal(err)
 	}
-	root := &rootfs{Mountable: &active{layers: l, key: "step"}}
-	for i := range 3 {
-		ref, err := root.Mount(t.Context(), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		mounts, release, err := ref.Mount()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !slices.Contains(mounts[0].Options, "volatile") {
-			t.Fatalf("mounted with %v", mounts[0].Options)
-		}
-		at := t.TempDir()
-		if err := mount.All(mounts, at); err != nil {
-			t.Fatalf("mount %d: %v", i, err)
-		}
-		if err := mount.UnmountAll(at, 0); err != nil {
-			t.Fatal(err)
-		}
-		if err := release(); err != nil {
-			t.Fatal(err)
-		}
+	return &active{layers: l, key: "step"}
+}
+
+// mountAndUnmount fails if ref is not mounted without sync.
+func mountAndUnmount(t *testing.T, ref executor.MountableRef) {
+	t.Helper()
+	mounts, release, err := ref.Mount()
+	if err != nil {
+		t.Fatal(err)
 	}
+	if !slices.Contains(mounts[0].Options, "volatile") {
+		t.Fatalf("mounted with %v", mounts[0].Options)
+	}
+	at := t.TempDir()
+	if err := mount.All(mounts, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := mount.UnmountAll(at, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type immutable struct{ cache.ImmutableRef }
+
+// mutable notes the context that it was mounted with.
+type mutable struct {
+	cache.MutableRef
+	active *active
+	ctx    context.Context
+}
+
+func (m *mutable) Mount(ctx context.Context, readonly bool, _ session.Group) (executor.MountableRef, error) {
+	m.ctx = ctx
+	return m.active.Mount(ctx, readonly)
+}
+
+type manager struct {
+	cache.Manager
+	ref cache.MutableRef
+}
+
+func (m manager) New(context.Context, cache.ImmutableRef, session.Group, ...cache.RefOption) (cache.MutableRef, error) {
+	return m.ref, nil
 }
 
 // active is a mutable snapshot.
@@ -145,16 +206,19 @@ func TestWorker(t *testing.T) {
 		name := "as ever"
 		if _, ok := w.WorkerOpt.Executor.(steps); ok {
 			name = "unsynced"
+		} else if _, ok := w.CacheMgr.(files); ok {
+			name = "files"
 		}
 		return resolver{w, func() { got = name }}
 	}
 	w := New(t.TempDir()).Worker(&base.Worker{WorkerOpt: base.WorkerOpt{Executor: fake{}}}, inner)
-	for want, description := range map[string]map[string]string{"as ever": {"optbuild.watch": "p"}, "unsynced": {MarkKey: "1"}} {
-		if _, err := w.ResolveOp(vertex{description}, nil, nil, worker.ProxyOpt{}); err != nil {
+	run, copied := &pb.Op{Op: &pb.Op_Exec{}}, &pb.Op{Op: &pb.Op_File{File: &pb.FileOp{}}}
+	for want, v := range map[string]vertex{"as ever": {map[string]string{"optbuild.watch": "p"}, run}, "unsynced": {map[string]string{MarkKey: "1"}, run}, "files": {nil, copied}} {
+		if _, err := w.ResolveOp(v, nil, nil, worker.ProxyOpt{}); err != nil {
 			t.Fatal(err)
 		}
 		if got != want {
-			t.Errorf("%v: %s, want %s", description, got, want)
+			t.Errorf("%v: %s, want %s", v.description, got, want)
 		}
 	}
 }
@@ -169,10 +233,13 @@ func (r resolver) ResolveOp(solver.Vertex, frontend.FrontendLLBBridge, *session.
 	return nil, nil
 }
 
-type vertex struct{ description map[string]string }
+type vertex struct {
+	description map[string]string
+	op          *pb.Op
+}
 
 func (vertex) Digest() digest.Digest { return "" }
-func (vertex) Sys() any              { return nil }
+func (v vertex) Sys() any            { return v.op }
 func (v vertex) Options() solver.VertexOptions {
 	return solver.VertexOptions{Description: v.description}
 }
