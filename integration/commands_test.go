@@ -28,6 +28,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"finish":          finish,
 	"await":           await,
 	"await-blob":      awaitBlob,
+	"await-log":       awaitLog,
 	"release":         release,
 	"remote-build":    remoteBuild,
 	"remote-offers":   remoteOffers,

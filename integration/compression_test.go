@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -248,6 +249,22 @@ func awaitBlob(ts *testscript.TestScript, neg bool, args []string) {
 	for end := time.Now().Add(patience); !there(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			ts.Fatalf("%s has no blob of %d bytes", args[0], least)
+		}
+	}
+}
+
+// await-log DIR REGEXP: the log of the state directory has a line, or will have it.
+func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2, "await-log DIR REGEXP")
+	want, err := regexp.Compile(args[1])
+	ts.Check(err)
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		log, err := os.ReadFile(filepath.Join(ts.MkAbs(args[0]), "engine.log"))
+		if err == nil && want.Match(log) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("the log of %s has no line like %s:\n%s", args[0], want, log)
 		}
 	}
 }

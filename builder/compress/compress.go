@@ -3,7 +3,7 @@
 // What comes in is a layer's tar stream; what goes out is a blob. [New] gives a compression to BuildKit (a compression.Type), which then makes its blobs with it
 // wherever it is asked to, and [Writer] one to those who write layers themselves. The package knows nothing of snapshots, images or builds.
 //
-//	tar ──> blocks of a fixed size, or one chunk for each file ──> compressed at once ──> written in their order
+//	tar ──> pieces that end where the content says so, or one chunk for each file ──> compressed at once ──> written in their order
 //
 // Deterministic means: the same tar, format and level give the same blob on every machine and with any number of cores, as long as [Key] is the same.
 //
@@ -84,6 +84,10 @@ func (f Format) level(asked *int) int {
 type Options struct {
 	// Cores is how many may be used at once. 0 means all.
 	Cores int
+	// Memo has pieces of gzip that were compressed before. May be nil.
+	Memo *Memo
+	// Rehearse says that the Memo is to remember what is compressed.
+	Rehearse bool
 }
 
 func (o Options) cores() int {
@@ -92,7 +96,7 @@ func (o Options) cores() int {
 }
 
 // Version is counted up when the bytes change that this package makes of the same input, which includes those that klauspost/compress makes: a test fails then.
-const Version = 1
+const Version = 2
 
 // Key names everything that a blob depends on besides its content. Blobs under equal keys are equal.
 func Key(f Format, level *int) string {
@@ -108,7 +112,7 @@ func Writer(dst io.Writer, f Format, level *int, o Options) (io.WriteCloser, err
 	case Uncompressed:
 		return nopCloser{dst}, nil
 	case Gzip:
-		return newGzip(dst, f.level(level), o.cores())
+		return newGzip(dst, f.level(level), o)
 	case Zstd:
 		return newZstd(dst, f.level(level), o.cores())
 	case EStargz:
@@ -150,6 +154,20 @@ func Instead(c compression.Config, o Options) compression.Config {
 	if t, err := New(Format(c.Type.String()), o); err == nil {
 		c.Type = t
 	}
+	return c
+}
+
+// Rehearses is true of a compression of this package that makes use of a Memo.
+func Rehearses(c compression.Config) bool {
+	t, ok := c.Type.(plain)
+	return ok && t.format == Gzip && t.options.Memo != nil
+}
+
+// Rehearsing returns c with a Memo that remembers what is compressed. c must be one that Rehearses.
+func Rehearsing(c compression.Config) compression.Config {
+	t := c.Type.(plain)
+	t.options.Rehearse = true
+	c.Type = t
 	return c
 }
 

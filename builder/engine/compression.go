@@ -31,8 +31,8 @@ type compressing struct {
 
 // ResolveOp has an eye on the steps whose layers will leave in an image. It returns stock ops: provenance looks at their type.
 func (w compressing) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *session.Manager, proxy worker.ProxyOpt) (solver.Op, error) {
-	if p, ok := w.eager.at(v.Digest()); ok {
-		return w.with(beginning{w.CacheManager(), w.eager, p.image}).ResolveOp(v, s, sm, proxy)
+	if p, below := w.eager.at(v.Digest()); below != nothing {
+		return w.with(beginning{w.CacheManager(), w.eager, p.image, below}).ResolveOp(v, s, sm, proxy)
 	}
 	return w.Worker.ResolveOp(v, s, sm, proxy)
 }
@@ -44,7 +44,7 @@ func (w compressing) Exporter(name string, sm *session.Manager) (exporter.Export
 	}
 	switch name {
 	case client.ExporterImage, client.ExporterOCI, client.ExporterDocker:
-		return compressingExporter{e, w.ContentStore()}, nil
+		return compressingExporter{e, w.ContentStore(), w.eager}, nil
 	}
 	return e, nil
 }
@@ -61,6 +61,7 @@ func (w compressing) GetRemotes(ctx context.Context, ref cache.ImmutableRef, cre
 type compressingExporter struct {
 	exporter.Exporter
 	blobs content.Store
+	eager *eager
 }
 
 func (e compressingExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
@@ -74,12 +75,13 @@ func (e compressingExporter) Resolve(ctx context.Context, id int, attrs map[stri
 	if err != nil {
 		return nil, err
 	}
-	return compressingInstance{i, e.blobs, asked, chunked, first}, nil
+	return compressingInstance{i, e.blobs, e.eager, asked, chunked, first}, nil
 }
 
 type compressingInstance struct {
 	exporter.ExporterInstance
 	blobs   content.Store
+	eager   *eager
 	asked   bool     // a compression was, by its name
 	chunked bool     // zstd is zstd:chunked
 	first   []string // files that come first in layers of eStargz
@@ -91,7 +93,7 @@ func (i compressingInstance) Config() *exporter.Config {
 }
 
 func (i compressingInstance) compression() compression.Config {
-	return ours(i.ExporterInstance.Config().Compression(), i.chunked, i.first, compress.Options{})
+	return ours(i.ExporterInstance.Config().Compression(), i.chunked, i.first, compress.Options{Memo: i.eager.memo})
 }
 
 // ours is a compression of BuildKit with our writers.

@@ -27,6 +27,7 @@ import (
 //	the frontend returns    the image's configuration, and which steps its layers come from (nothing has run by then)
 //	a step begins           the layers below it are finished: they are made as the export will want them, merged or not, in the background
 //	they are compressed     if the image is pushed to a registry, they are sent (uploads)
+//	a RUN begins on RUNs    the layer that all of them may become is rehearsed: what is compressed for that is remembered (export.Merger.Rehearse)
 //	the export begins       what is finished is found, what is under way is waited for
 //
 // Only builds that say that an image will leave ([compress.AttrExport]) are looked at, and only the steps of its own layers. One layer is compressed at a time, on all cores but one.
@@ -35,22 +36,25 @@ import (
 type eager struct {
 	merger  *export.Merger
 	uploads *uploads
+	memo    *compress.Memo
 	ctx     context.Context
 	cancel  context.CancelFunc
 	slot    chan struct{}
 
-	mu     sync.Mutex
-	ended  bool
-	work   sync.WaitGroup
-	steps  map[digest.Digest]position
-	images []*unfinished // the oldest first
+	mu        sync.Mutex
+	ended     bool
+	work      sync.WaitGroup
+	steps     map[digest.Digest]position
+	images    []*unfinished      // the oldest first
+	rehearsal context.CancelFunc // of the one under way; may be nil
 }
 
 // unfinished is an image that is going to be exported.
 type unfinished struct {
 	export.Unfinished
-	steps  []layerStep // that its layers come from, the lowest first
-	upload *upload     // nil if it is not pushed
+	steps     []layerStep // that its layers come from, the lowest first
+	upload    *upload     // nil if it is not pushed
+	rehearsed export.Rehearsed
 }
 
 // layerStep is a vertex whose result is a layer of an image.
@@ -76,8 +80,8 @@ type position struct {
 // maxUnfinished is how many images are remembered. What belongs to forgotten ones is compressed by the export.
 const maxUnfinished = 64
 
-func newEager(m *export.Merger, u *uploads) *eager {
-	e := &eager{merger: m, uploads: u, slot: make(chan struct{}, 1), steps: map[digest.Digest]position{}}
+func newEager(m *export.Merger, u *uploads, memo *compress.Memo) *eager {
+	e := &eager{merger: m, uploads: u, memo: memo, slot: make(chan struct{}, 1), steps: map[digest.Digest]position{}}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	return e
 }
@@ -106,7 +110,7 @@ func (e *eager) frontend(build gwclient.BuildFunc) gwclient.BuildFunc {
 		if err != nil {
 			return build(ctx, c)
 		}
-		comp = ours(comp, compress.TakeChunked(attrs), first, compress.Options{Cores: max(1, runtime.GOMAXPROCS(0)-1)})
+		comp = ours(comp, compress.TakeChunked(attrs), first, compress.Options{Cores: max(1, runtime.GOMAXPROCS(0)-1), Memo: e.memo})
 		looking := &lookingClient{Client: c, steps: map[gwclient.Reference][]layerStep{}}
 		res, err := build(ctx, looking)
 		if err != nil {
@@ -126,7 +130,7 @@ func (e *eager) frontend(build gwclient.BuildFunc) gwclient.BuildFunc {
 				Config:     exptypes.ParseKey(res.Metadata, exptypes.ExporterImageConfigKey, &p),
 				BaseConfig: exptypes.ParseKey(res.Metadata, exptypes.ExporterImageBaseConfigKey, &p),
 				Off:        string(res.Metadata[export.OffKey]), Attrs: attrs, Compression: comp,
-			}, steps: looking.steps[ref], upload: upload})
+			}, steps: looking.steps[ref], upload: upload, rehearsed: export.Rehearsed{}})
 		}
 		return res, nil
 	}
@@ -214,13 +218,30 @@ func (e *eager) expect(u *unfinished) {
 	}
 }
 
-// at returns the place of a vertex in an image that is going to be exported.
-func (e *eager) at(vertex digest.Digest) (position, bool) {
+// at returns the place of a vertex in an image that is going to be exported, and what can be done with the layers below it.
+func (e *eager) at(vertex digest.Digest) (position, readiness) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p, ok := e.steps[vertex]
-	return p, ok && p.complete()
+	switch {
+	case !ok:
+		return p, nothing
+	case p.complete():
+		return p, complete
+	case p.rehearsable():
+		return p, rehearsable
+	}
+	return p, nothing
 }
+
+// readiness is what can be done with the layers below a step, when it begins.
+type readiness int
+
+const (
+	nothing     readiness = iota
+	rehearsable           // they may become one with the step's: that layer can be rehearsed
+	complete              // they are what the image will have
+)
 
 // complete is true if the layer of the step may not become one with those below it. It could with the merger's options in hand; so it is for all of them that merge RUNs.
 func (p position) complete() bool {
@@ -239,19 +260,29 @@ func (p position) complete() bool {
 	return true
 }
 
-// prepare makes the blobs of ref's layers in the background, sends them if the image is pushed, and releases it.
-func (e *eager) prepare(ref cache.ImmutableRef, u *unfinished, s session.Group) {
-	release := func() {
-		if err := ref.Release(context.Background()); err != nil {
-			logrus.WithError(err).Warn("release layers that were compressed")
+// rehearsable is true if the step and one below it are RUNs that may become one layer, of a compression that can make use of it.
+func (p position) rehearsable() bool {
+	if p.image.Attrs[export.AttrSquash] != string(export.SquashRuns) || p.image.steps[p.index].kind != run || !compress.Rehearses(p.image.Compression) {
+		return false
+	}
+	for _, s := range slices.Backward(p.image.steps[:p.index]) {
+		if s.kind != dirs {
+			return s.kind == run
 		}
 	}
+	return false
+}
+
+// prepare makes the blobs of ref's layers in the background, sends them if the image is pushed, and releases it.
+func (e *eager) prepare(ref cache.ImmutableRef, u *unfinished, s session.Group) {
+	release := func() { releaseCompressed(ref) }
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ended {
 		release()
 		return
 	}
+	e.stop()
 	e.work.Go(func() {
 		defer release()
 		layers, done, err := e.compress(ref, u, s)
@@ -264,6 +295,57 @@ func (e *eager) prepare(ref cache.ImmutableRef, u *unfinished, s session.Group) 
 		defer done()
 		u.upload.send(e.ctx, layers, ref)
 	})
+}
+
+func releaseCompressed(ref cache.ImmutableRef) {
+	if err := ref.Release(context.Background()); err != nil {
+		logrus.WithError(err).Warn("release layers that were compressed")
+	}
+}
+
+// rehearse compresses what ref's last layers would become, in the background, and releases ref. It gives way to all else: what it has compressed by then is of use all the same.
+func (e *eager) rehearse(ref cache.ImmutableRef, u *unfinished, s session.Group) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		releaseCompressed(ref)
+		return
+	}
+	e.stop()
+	ctx, cancel := context.WithCancel(e.ctx)
+	e.rehearsal = cancel
+	e.work.Go(func() {
+		defer releaseCompressed(ref)
+		defer cancel()
+		select {
+		case e.slot <- struct{}{}:
+			defer func() { <-e.slot }()
+		case <-ctx.Done():
+			return
+		}
+		un := u.Unfinished
+		un.Compression = compress.Rehearsing(un.Compression)
+		if err := e.merger.Rehearse(ctx, ref, un, s, u.rehearsed); err != nil && ctx.Err() == nil {
+			logrus.WithError(err).Debug("rehearse layers")
+			return
+		}
+		logrus.Debugf("rehearsed so far, in bytes of files: %v", u.rehearsed)
+	})
+}
+
+// stop ends the rehearsal that is under way. e.mu is held.
+func (e *eager) stop() {
+	if e.rehearsal != nil {
+		e.rehearsal()
+		e.rehearsal = nil
+	}
+}
+
+// stopRehearsal is called when layers are about to be made.
+func (e *eager) stopRehearsal() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stop()
 }
 
 func (e *eager) compress(ref cache.ImmutableRef, u *unfinished, s session.Group) (layers *solver.Remote, release func(), err error) {
@@ -281,12 +363,17 @@ type beginning struct {
 	cache.Manager
 	eager *eager
 	image *unfinished
+	below readiness
 }
 
 func (m beginning) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
 	ref, err := m.Manager.New(ctx, parent, g, opts...)
 	if err == nil && parent != nil && !lazy.Aside(ctx) {
-		m.eager.prepare(parent.Clone(), m.image, g)
+		if m.below == complete {
+			m.eager.prepare(parent.Clone(), m.image, g)
+		} else {
+			m.eager.rehearse(parent.Clone(), m.image, g)
+		}
 	}
 	return ref, err
 }

@@ -6,26 +6,29 @@ import (
 	"testing"
 
 	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/util/compression"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/optbuild/optbuild/builder/compress"
 	"github.com/optbuild/optbuild/builder/export"
 )
 
-// Where each step of an image begins, what is below it may be compressed (yes) or may still become one layer with it (no).
+// Where each step of an image begins, what is below it may be compressed (yes), be rehearsed, since it may still become one layer with it (maybe), or neither (no).
 func TestComplete(t *testing.T) {
 	base := llb.Image("base", llb.Platform(ocispecs.Platform{OS: "linux", Architecture: "amd64"}))
 	other := base.Run(llb.Shlex("other")).Root()
 	local := llb.Local("context")
+	gzip := ours(compression.New(compression.Gzip), false, nil, compress.Options{Memo: compress.NewMemo(t.TempDir())})
 	type steps []string
 	for name, test := range map[string]struct {
 		steps steps
 		want  map[export.Squash]string // "" is that of runs
 	}{
-		"runs":             {steps{"RUN a", "RUN b", "RUN c"}, map[export.Squash]string{"runs": "no no no", "off": "no yes yes", "stage": "no no no"}},
+		"runs":             {steps{"RUN a", "RUN b", "RUN c"}, map[export.Squash]string{"runs": "no maybe maybe", "off": "no yes yes", "stage": "no no no"}},
 		"copies":           {steps{"COPY", "COPY", "RUN", "COPY"}, map[export.Squash]string{"runs": "no yes yes yes", "off": "no yes yes yes", "stage": "no no no no"}},
-		"runs, then copy":  {steps{"RUN a", "RUN b", "COPY", "RUN c"}, map[export.Squash]string{"runs": "no no yes yes"}},
-		"workdir in runs":  {steps{"RUN a", "WORKDIR", "RUN b", "WORKDIR", "COPY"}, map[export.Squash]string{"runs": "no no no no yes", "off": "no yes yes yes yes"}},
+		"runs, then copy":  {steps{"RUN a", "RUN b", "COPY", "RUN c"}, map[export.Squash]string{"runs": "no maybe yes yes"}},
+		"workdir in runs":  {steps{"RUN a", "WORKDIR", "RUN b", "WORKDIR", "COPY"}, map[export.Squash]string{"runs": "no no maybe no yes", "off": "no yes yes yes yes"}},
 		"workdir in front": {steps{"WORKDIR", "RUN a", "COPY"}, map[export.Squash]string{"runs": "no yes yes"}},
 		"mounts":           {steps{"MOUNT", "COPY --from"}, map[export.Squash]string{"runs": "no yes"}},
 		"link":             {steps{"COPY", "LINK", "RUN a", "COPY"}, map[export.Squash]string{"runs": "no yes yes yes"}},
@@ -56,17 +59,17 @@ func TestComplete(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				u := &unfinished{Unfinished: export.Unfinished{Attrs: map[string]string{export.AttrSquash: string(squash)}}, steps: layerSteps(def.ToPB())}
-				e := newEager(nil, nil)
+				u := &unfinished{Unfinished: export.Unfinished{Attrs: map[string]string{export.AttrSquash: string(squash)}, Compression: gzip}, steps: layerSteps(def.ToPB())}
+				e := newEager(nil, nil, nil)
 				defer e.Close()
 				e.expect(u)
 				var got []string
 				for i, s := range u.steps {
-					p, ok := e.at(s.vertex)
-					if ok && p.index != i {
+					p, below := e.at(s.vertex)
+					if below != nothing && p.index != i {
 						t.Errorf("step %d is at %d", i, p.index)
 					}
-					got = append(got, map[bool]string{true: "yes", false: "no"}[ok])
+					got = append(got, map[readiness]string{complete: "yes", rehearsable: "maybe", nothing: "no"}[below])
 				}
 				if text := strings.Join(got, " "); text != want {
 					t.Errorf("got  %s\nwant %s", text, want)
@@ -78,7 +81,7 @@ func TestComplete(t *testing.T) {
 
 // Old images are forgotten, and with them what is known of their steps.
 func TestForgotten(t *testing.T) {
-	e := newEager(nil, nil)
+	e := newEager(nil, nil, nil)
 	defer e.Close()
 	for i := range 3 * maxUnfinished {
 		vertices := []layerStep{{vertex: "shared"}, {vertex: digest.FromString(fmt.Sprint(i))}}

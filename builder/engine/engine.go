@@ -48,6 +48,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 
+	"github.com/optbuild/optbuild/builder/compress"
 	"github.com/optbuild/optbuild/builder/engine/actionscache"
 	"github.com/optbuild/optbuild/builder/engine/backends"
 	"github.com/optbuild/optbuild/builder/engine/derived"
@@ -169,7 +170,8 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 	}
 	w.CacheMgr = lazy.Plain(lazypull.Manager(w.CacheMgr, p.puller, w.LeaseManager(), &p.early))
 	e = &Engine{worker: w, merger: newMerger(p.root, w), parts: p, root: o.Root}
-	e.eager = newEager(e.merger, newUploads(sessions, o.Hosts, w.ContentStore()))
+	e.eager = newEager(e.merger, newUploads(sessions, o.Hosts, w.ContentStore()), compress.NewMemo(os.TempDir()))
+	e.merger.Begin = e.eager.stopRehearsal
 	if err := e.keepMounts(); err != nil {
 		return nil, err
 	}

@@ -49,6 +49,9 @@ type instance struct {
 }
 
 func (i *instance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	if i.merger.Begin != nil {
+		i.merger.Begin()
+	}
 	src, report, refs, err := i.merger.merge(ctx, src, i.options, i.Config(), session.NewGroup(info.SessionID))
 	if err != nil {
 		return nil, nil, nil, err

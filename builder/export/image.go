@@ -93,24 +93,13 @@ func replace(src *exporter.Source, old, ref cache.ImmutableRef) {
 
 // image makes the new layers of one platform's image; nil if it stays as it is.
 func (j *job) image(ctx context.Context, ref cache.ImmutableRef, config, baseConfig []byte, o Options) (_ *merged, _ []byte, img Image, err error) {
-	var c, base dockerspec.DockerOCIImage
-	if err := json.Unmarshal(config, &c); err != nil {
-		return nil, nil, img, fmt.Errorf("%w: read image configuration: %w", errUnsupported, err)
-	}
-	if len(baseConfig) > 0 {
-		if err := json.Unmarshal(baseConfig, &base); err != nil {
-			return nil, nil, img, fmt.Errorf("%w: read the base image's configuration: %w", errUnsupported, err)
-		}
-	}
-	chain := ref.LayerChain()
-	defer chain.Release(context.WithoutCancel(ctx))
-	j.chain, j.base = chain, len(base.RootFS.DiffIDs)
-	steps, err := stepsOf(c.History, base.History, j.base, len(chain))
+	c, steps, release, err := j.begin(ctx, ref, config, baseConfig, o)
 	if err != nil {
 		return nil, nil, img, err
 	}
+	defer release()
+	chain := j.chain
 	for _, s := range steps {
-		j.kinds = append(j.kinds, s.kind)
 		if s.kind == run {
 			img.Runs++
 		}
@@ -118,7 +107,6 @@ func (j *job) image(ctx context.Context, ref cache.ImmutableRef, config, baseCon
 	if img.Runs == 0 && o.Squash != SquashStage {
 		return nil, nil, img, nil
 	}
-	j.strip = strip.New(o.Strip, strip.Config(c.Config), o.Kept...)
 	new := &merged{ImmutableRef: ref, content: j.Content}
 	defer func() {
 		if err != nil {
@@ -151,6 +139,30 @@ func (j *job) image(ctx context.Context, ref cache.ImmutableRef, config, baseCon
 		return nil, nil, img, err
 	}
 	return new, config, img, nil
+}
+
+// begin reads what the work on one platform's image begins with: its configuration, and the steps that lie on the base image. The layers are held until release is called.
+func (j *job) begin(ctx context.Context, ref cache.ImmutableRef, config, baseConfig []byte, o Options) (c dockerspec.DockerOCIImage, steps []step, release func(), err error) {
+	var base dockerspec.DockerOCIImage
+	if err := json.Unmarshal(config, &c); err != nil {
+		return c, nil, nil, fmt.Errorf("%w: read image configuration: %w", errUnsupported, err)
+	}
+	if len(baseConfig) > 0 {
+		if err := json.Unmarshal(baseConfig, &base); err != nil {
+			return c, nil, nil, fmt.Errorf("%w: read the base image's configuration: %w", errUnsupported, err)
+		}
+	}
+	chain := ref.LayerChain()
+	j.chain, j.base = chain, len(base.RootFS.DiffIDs)
+	if steps, err = stepsOf(c.History, base.History, j.base, len(chain)); err != nil {
+		chain.Release(context.WithoutCancel(ctx))
+		return c, nil, nil, err
+	}
+	for _, s := range steps {
+		j.kinds = append(j.kinds, s.kind)
+	}
+	j.strip = strip.New(o.Strip, strip.Config(c.Config), o.Kept...)
+	return c, steps, func() { chain.Release(context.WithoutCancel(ctx)) }, nil
 }
 
 // unit adds the layer of a part to the image, and returns how many of the image's lowest layers stay as they are.

@@ -36,6 +36,8 @@ type Merger struct {
 	Compressor string
 	// Elsewhere is nil where nothing is shared.
 	Elsewhere Elsewhere
+	// Begin is called when the layers of an image are about to be made; may be nil.
+	Begin func()
 
 	flights flightcontrol.Group[outcome]
 }
