@@ -67,7 +67,11 @@ func (s *Store) Save(ctx context.Context, w io.Writer, refs []string, o SaveOpti
 			return fmt.Errorf("save %s: %w", refs[i], ErrIncomplete)
 		}
 		for _, a := range v.beside {
-			beside[a.about] = append(beside[a.about], a.desc)
+			at := a.about
+			if at == image.Target.Digest {
+				at = m.desc.Digest // containerd's archiver asks for artifacts beside manifests only; what this one is about says its subject
+			}
+			beside[at] = append(beside[at], a.desc)
 		}
 		best = append(best, m.platform)
 		if image.Name == "" || isDangling(image.Name) {

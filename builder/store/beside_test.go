@@ -106,7 +106,7 @@ func TestBeside(t *testing.T) {
 			equal(t, "beside the manifest", fmt.Sprint(beside(t, to+"/copy", from.manifest)), fmt.Sprint(from.ofManifest))
 			equal(t, "beside the index", fmt.Sprint(beside(t, to+"/copy", from.index)), fmt.Sprint(from.ofIndex))
 
-			// An archive has what is beside manifests.
+			// An archive has what is beside manifests, and beside the index.
 			var b bytes.Buffer
 			ok(t, s.Save(t.Context(), &b, []string{to + "/copy:1"}, store.SaveOptions{}))
 			s = newStore(t, store.Options{})
@@ -117,17 +117,20 @@ func TestBeside(t *testing.T) {
 			ok(t, err)
 			var kinds []string
 			for _, m := range i.Manifests {
-				if m.About != "" {
-					equal(t, "subject", m.About.String(), from.manifest)
-					kinds = append(kinds, strings.TrimSpace(m.Kind+" "+m.Type))
+				switch m.About.String() {
+				case from.manifest:
+					kinds = append(kinds, strings.TrimSpace("manifest: "+m.Kind+" "+m.Type))
+				case from.index:
+					kinds = append(kinds, strings.TrimSpace("index: "+m.Kind+" "+m.Type))
 				}
 			}
 			slices.Sort(kinds)
-			equal(t, "kinds", fmt.Sprint(kinds), fmt.Sprintf("[artifact %[1]s artifact %[1]s attestation]", signatureType))
+			equal(t, "kinds", fmt.Sprint(kinds), fmt.Sprintf("[index: artifact %[1]s manifest: artifact %[1]s manifest: artifact %[1]s manifest: attestation]", signatureType))
 			ok(t, s.Tag(t.Context(), to+"/copy:1", to+"/loaded:1"))
 			_, err = s.Push(t.Context(), to+"/loaded:1", store.PushOptions{})
 			ok(t, err)
 			equal(t, "beside the manifest", fmt.Sprint(beside(t, to+"/loaded", from.manifest)), fmt.Sprint(from.ofManifest))
+			equal(t, "beside the index", fmt.Sprint(beside(t, to+"/loaded", from.index)), fmt.Sprint(from.ofIndex))
 
 			// With the image it goes.
 			for _, ref := range []string{to + "/copy:1", to + "/loaded:1"} {
