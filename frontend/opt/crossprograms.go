@@ -30,6 +30,7 @@ func (c *crossing) step(st *plan.Stage, s *plan.Step, at *plan.State) *crossRefu
 // running is a RUN of a stage on its way to the build platform.
 type running struct {
 	c      *crossing
+	stage  *plan.Stage
 	s      *plan.Step
 	at     *plan.State
 	sc     *script.Script
@@ -61,7 +62,7 @@ func (c *crossing) runs(st *plan.Stage, s *plan.Step, run *instructions.RunComma
 		return &crossRefusal{s, "mount", "a mount depends on a value that is not known", nil}
 	}
 	for _, m := range mounts {
-		if target := absolute(at.Dir, m.Target); m.Type == instructions.MountTypeCache && !cacheDir(target) || m.Type == instructions.MountTypeBind && !free(target) {
+		if target := absolute(at.Dir, m.Target); m.Type == instructions.MountTypeCache && !cacheDir(target) && !(c.once && target == npmCache) || m.Type == instructions.MountTypeBind && !free(target) {
 			return &crossRefusal{s, "mount", "what is mounted at " + target + " may be programs, or a cache of them", []Arg{{"target", target}}}
 		}
 	}
@@ -70,6 +71,7 @@ func (c *crossing) runs(st *plan.Stage, s *plan.Step, run *instructions.RunComma
 		return &crossRefusal{s, "shell", "the shell text is not understood: " + err.Error(), nil}
 	}
 	r := newRunning(c, s, sc, at)
+	r.stage = st
 	if refused := r.shell(); refused != nil {
 		return refused
 	}
@@ -162,6 +164,11 @@ func (r *running) command(cmd script.Command) *crossRefusal {
 	if slices.ContainsFunc(cmd.Wrappers, func(w string) bool { return w != "env" }) || len(cmd.Wrappers) > 0 && cmd.Words[1].Literal && strings.HasPrefix(cmd.Words[1].Value, "-") {
 		return r.no("wrapper", strings.Join(cmd.Wrappers, ", ")+" may change what the command sees", cmd)
 	}
+	if r.c.once {
+		if refused := r.moves(cmd); refused != nil {
+			return refused
+		}
+	}
 	if !r.known(cmd) {
 		label := name
 		if label == "" {
@@ -172,6 +179,8 @@ func (r *running) command(cmd script.Command) *crossRefusal {
 	switch {
 	case name == "go":
 		return r.golang(cmd)
+	case r.c.once && slices.Contains([]string{"npm", "sed", "ln"}, name): // looked at by moves
+		return nil
 	case slices.Contains(texts, name) || name == "apt-get" || name == "apt" || name == "apk" || name == "update-ca-certificates":
 		return nil
 	}
@@ -185,6 +194,8 @@ func (r *running) known(cmd script.Command) bool {
 	case slices.Contains(texts, name), slices.Contains(files, name):
 		return true
 	case name == "go":
+		return true
+	case r.c.once && slices.Contains([]string{"npm", "sed", "ln", "bunzip2", "unxz", "unzstd", "xz", "zstd"}, name): // looked at by moves
 		return true
 	case name == "update-ca-certificates":
 		return len(args) == 0
@@ -363,6 +374,10 @@ func (r *running) note(cmd script.Command, ops []string) {
 			add(r.dir, archive)
 		}
 	case "git":
+		if args := cmd.Args(); len(args) > 2 && args[0].Value == "clone" && web(args[len(args)-2]) && len(ops) > 0 && !web(args[len(args)-1]) { // clone ... URL DIRECTORY
+			add(ops[len(ops)-1], archive)
+			return
+		}
 		add(r.dir, archive)
 		for _, p := range ops {
 			add(p, archive)

@@ -40,7 +40,7 @@ type Pass struct {
 	// again when some were told.
 	Wants func(*plan.Plan, *plan.Facts) []string
 	// Images lists base images of which the pass needs to know whether they are the same on the build platform, nil for none.
-	Images func(*plan.Plan, *plan.Facts) []string
+	Images func(*plan.Plan, *plan.Facts, Options) []string
 
 	Run func(*Work)
 }
@@ -58,8 +58,9 @@ const (
 type Options struct {
 	Level    Level // "" is Safe
 	Disabled []string
-	Rewrites int  // do only the first N rewrites, for bisection; 0 means all, a negative number none
-	Fix      bool // the result is a Dockerfile for people, not for this build
+	Rewrites int      // do only the first N rewrites, for bisection; 0 means all, a negative number none
+	Fix      bool     // the result is a Dockerfile for people, not for this build
+	Share    []string // stages that give the same to all platforms, as the user knows: --share-stage
 }
 
 // Check reports an unknown level or pass.
@@ -147,7 +148,7 @@ func Images(p *plan.Plan, f *plan.Facts, o Options) []string {
 	var want []string
 	for _, pass := range o.passes() {
 		if pass.Images != nil {
-			want = append(want, pass.Images(p, f)...)
+			want = append(want, pass.Images(p, f, o)...)
 		}
 	}
 	slices.Sort(want)
