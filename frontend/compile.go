@@ -38,6 +38,8 @@ type compiled struct {
 	args   string       // names of ARGs, see ArgsKey
 	off    string       // see LayersOffKey
 
+	onceFor []SharedStage // see SharedKey
+
 	images map[string]dockerspec.DockerOCIImageConfig // what source gives, by platform ("" if none was asked for)
 }
 
@@ -75,6 +77,7 @@ func (r *rewriter) compile(ctx context.Context, name string, src []byte) (file *
 	if file.images, err = r.convert(ctx, bc, name, src); err != nil {
 		return file
 	}
+	file.onceFor = sharedStages(res.Plan, f, res.Remarks)
 	file.text, file.lines, file.made = []byte(text), lines, made(p, res.Plan)
 	return file
 }

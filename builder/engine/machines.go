@@ -41,8 +41,30 @@ func (w checking) Exporter(name string, sm *session.Manager) (exporter.Exporter,
 	switch name {
 	case client.ExporterImage, client.ExporterOCI, client.ExporterDocker:
 		return checkingExporter{e}, nil
+	case client.ExporterLocal, client.ExporterTar:
+		return sharingExporter{e}, nil
 	}
 	return e, nil
+}
+
+// sharingExporter writes files, of which only those of shared stages are looked at.
+type sharingExporter struct{ exporter.Exporter }
+
+func (e sharingExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
+	i, err := e.Exporter.Resolve(ctx, id, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return sharingInstance{i}, nil
+}
+
+type sharingInstance struct{ exporter.ExporterInstance }
+
+func (i sharingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	if err := sharedCode(ctx, src, session.NewGroup(info.SessionID)); err != nil {
+		return nil, nil, nil, err
+	}
+	return i.ExporterInstance.Export(ctx, src, info)
 }
 
 type checkingExporter struct{ exporter.Exporter }
@@ -63,6 +85,9 @@ type checkingInstance struct {
 }
 
 func (i checkingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	if err := sharedCode(ctx, src, session.NewGroup(info.SessionID)); err != nil {
+		return nil, nil, nil, err
+	}
 	wrong, err := foreignPrograms(ctx, src, i.strict, session.NewGroup(info.SessionID))
 	switch {
 	case err != nil && i.strict:

@@ -260,6 +260,15 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 		resp, err = b.solveWithNodes(ctx, conn, show)
 	default:
 		resp, err = conn.Client.Solve(ctx, nil, b.solve.SolveOpt, show.statuses())
+		if outcome.IsSharedCode(err) && ctx.Err() == nil {
+			show.wait()
+			warn(visible(sharedCode(err)))
+			b.unshare()
+			if show, err = newDisplay(b.mode, rec); err != nil {
+				return nil, nil, err
+			}
+			resp, err = conn.Client.Solve(ctx, nil, b.solve.SolveOpt, show.statuses())
+		}
 	}
 	ended()
 	show.wait()

@@ -75,6 +75,9 @@ func (o Options) Check() error {
 			return fmt.Errorf("unknown pass %q: want one of %v", d, Names())
 		}
 	}
+	if len(o.Share) > 0 && (o.Level == Off || slices.Contains(o.Disabled, ShareStages)) {
+		return fmt.Errorf("a stage can't be shared where the pass %s is switched off", ShareStages)
+	}
 	return nil
 }
 

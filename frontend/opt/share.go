@@ -68,9 +68,9 @@ func shareStages(w *Work) {
 			}
 			continue
 		}
-		by := byText
+		by := ByText
 		if c.locked {
-			by = byLock
+			by = ByLock
 		}
 		c.share(w, by)
 	}
@@ -78,9 +78,9 @@ func shareStages(w *Work) {
 
 // How it is known that a stage gives the same to all.
 const (
-	byText = "text"
-	byLock = "lock"
-	byUser = "asked"
+	ByText = "text"
+	ByLock = "lock"
+	ByUser = "asked"
 )
 
 // newSharing is a stage, with those that build on it, that is to give the same to all platforms.
@@ -131,9 +131,9 @@ func (c *crossing) share(w *Work, by string) {
 	}
 	message := subject + " gives the same to all platforms and runs once, on the build platform"
 	switch by {
-	case byLock:
+	case ByLock:
 		message += ": no package of its lock file depends on the processor or runs a script"
-	case byUser:
+	case ByUser:
 		message += ", as was asked for"
 	}
 	w.Do(Change{
@@ -243,7 +243,7 @@ func (c *crossing) asksPlatform(st *plan.Stage) bool {
 // Shared is a stage that the pass has put on the build platform, for whoever looks at what came of it.
 type Shared struct {
 	Stage string // its name
-	By    string // what was relied upon: "text", "lock" or "asked"
+	By    string // what was relied upon: ByText, ByLock or ByUser
 }
 
 // SharedStages are those of a run's remarks.
@@ -265,15 +265,25 @@ func SharedStages(remarks []Remark) (list []Shared) {
 	return list
 }
 
+// SharedStage finds a stage by its name, or by its number in the user's file; nil if there is none.
+func SharedStage(p *plan.Plan, name string) *plan.Stage {
+	for _, st := range slices.Backward(p.Stages) {
+		if strings.EqualFold(st.Name(), name) {
+			return st
+		}
+	}
+	return nil
+}
+
 // MissingShared is the first name of --share-stage that no stage has, with those that there are.
 func MissingShared(p *plan.Plan, o Options) error {
 	for _, name := range o.Share {
-		if p.Stage(name) == nil {
+		if SharedStage(p, name) == nil {
 			names := stageNames(p.Stages)
 			if len(names) == 0 {
-				return fmt.Errorf("there is no stage %q to share: no stage has a name (FROM image AS name)", name)
+				return fmt.Errorf("%s has no stage %q to share: no stage has a name (FROM image AS name)", p.Name, name)
 			}
-			return fmt.Errorf("there is no stage %q to share: want one of %s", name, strings.Join(names, ", "))
+			return fmt.Errorf("%s has no stage %q to share: want one of %s", p.Name, name, strings.Join(names, ", "))
 		}
 	}
 	return nil

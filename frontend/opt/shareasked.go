@@ -10,7 +10,7 @@ import (
 // asked is the stage of the family that the user wants to be shared, nil if there is none.
 func (c *crossing) asked() *plan.Stage {
 	for _, st := range c.family {
-		if st.From.Shares() || slices.ContainsFunc(c.options.Share, func(name string) bool { return c.plan.Stage(name) == st }) {
+		if st.From.Shares() || slices.ContainsFunc(c.options.Share, func(name string) bool { return SharedStage(c.plan, name) == st }) {
 			return st
 		}
 	}
@@ -28,7 +28,7 @@ func (c *crossing) shareAsked(w *Work, st *plan.Stage) {
 	}
 	r := c.refusalAsked(st)
 	if r == nil {
-		c.share(w, byUser)
+		c.share(w, ByUser)
 		return
 	}
 	w.Warn(r.step, r.name, "stage "+st.Name()+" is not shared: "+r.message, r.args...)
