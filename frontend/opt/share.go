@@ -178,6 +178,9 @@ func (c *crossing) stepOnce(s *plan.Step, at *plan.State) *crossRefusal {
 			return nil // refused by runs
 		}
 		for _, m := range mounts {
+			if m.Type == instructions.MountTypeBind { // with links of the context, or of a stage
+				c.made = append(c.made, made{path: absolute(at.Dir, m.Target), origin: archive})
+			}
 			if m.From == "" {
 				continue
 			}

@@ -98,7 +98,7 @@ func (c *crossing) runsOnce(s *plan.Step, run *instructions.RunCommand, at *plan
 func (r *running) moves(cmd script.Command) *crossRefusal {
 	name := cmd.Name()
 	for _, rd := range cmd.Redirects {
-		if p, ok := r.path(rd.Target); ok && rd.Op == "<" {
+		if p, ok := r.path(rd.Target); ok && (rd.Op == "<" || rd.Op == "<>") {
 			if refused := r.c.link(r.s, p, false); refused != nil {
 				return refused
 			}
@@ -125,10 +125,8 @@ func (r *running) moves(cmd script.Command) *crossRefusal {
 	if name != "apt" && name != "apt-get" && name != "apk" && name != "git" && name != "unzip" && name != "sed" && readingOf(cmd) == anything {
 		return r.no("program", name+" may run another program here", cmd)
 	}
-	for _, w := range cmd.Words {
-		if _, ok := w.Expand(r.lookup); !ok && (!plainGlob(w.Raw) || slices.Contains(texts, name)) && !web(w) {
-			return r.no("word", "what "+w.Raw+" stands for is not known", cmd)
-		}
+	if refused := r.words(cmd); refused != nil {
+		return refused
 	}
 	if name == "git" {
 		return r.clones(cmd)
@@ -152,10 +150,49 @@ func (r *running) moves(cmd script.Command) *crossRefusal {
 		if refused := r.own(cmd, p); refused != nil {
 			return refused
 		}
+		if dir := beforeGlob(p); dir != p && !free(dir) && name != "rm" {
+			return r.no("system-file", name+" works on what "+p+" finds, of which some may belong to the base image", cmd)
+		}
 		if slices.Contains([]string{"tar", "unzip"}, name) {
 			if refused := r.c.link(r.s, beforeGlob(p), strings.ContainsAny(p, "*?[")); refused != nil && !r.filling(cmd, p) {
 				return refused
 			}
+		}
+	}
+	return nil
+}
+
+// words refuses words that are not known, or by which a program could get at other files than operands tells of.
+func (r *running) words(cmd script.Command) *crossRefusal {
+	name := cmd.Name()
+	if slices.Contains(copiers, name) && cmd.HasFlag("-t", "--target-directory") {
+		return r.no("flag", "of "+name+" -t the last word is not where files go", cmd)
+	}
+	for _, w := range cmd.Words {
+		if web(w) {
+			continue
+		}
+		v, ok := w.Expand(r.lookup)
+		switch {
+		case !ok && (!plainGlob(w.Raw) || slices.Contains(texts, name)):
+			return r.no("word", "what "+w.Raw+" stands for is not known", cmd)
+		case !ok:
+			v = w.Raw
+		case slices.Contains(texts, name) || name == "sed":
+			continue
+		case strings.Contains(v, "://"): // file://
+			return r.no("word", v+" may be the address of a file", cmd)
+		}
+		if slices.Contains(strings.Split(v, "/"), "..") {
+			return r.no("word", "where "+v+" leads is not clear: behind a link, .. is another directory", cmd)
+		}
+		if (name == "[" || name == "test") && strings.Contains(v, "/") && !free(absolute(r.dir, v)) {
+			return r.no("system-file", name+" may look at "+v+", which belongs to the base image", cmd)
+		}
+	}
+	for _, rd := range cmd.Redirects {
+		if v, ok := rd.Target.Expand(r.lookup); ok && slices.Contains(strings.Split(v, "/"), "..") {
+			return r.no("word", "where "+v+" leads is not clear: behind a link, .. is another directory", cmd)
 		}
 	}
 	return nil
@@ -247,6 +284,8 @@ func (r *running) sedFiles(cmd script.Command) (files []string, ok bool) {
 				return nil, false
 			}
 			scripts++
+		case slices.Contains(strings.Split(v, "/"), ".."), !known && slices.Contains(strings.Split(w.Raw, "/"), ".."):
+			return nil, false
 		case !known:
 			files = append(files, absolute(r.dir, w.Raw))
 		case v == "-e":
