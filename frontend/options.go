@@ -16,6 +16,7 @@ const (
 	AttrDisable  = "optimize-disable"  // passes, separated by commas
 	AttrRewrites = "optimize-rewrites" // do only the first N rewrites
 	AttrShare    = "share-stage"       // stages that give the same to all platforms, separated by commas
+	AttrChecked  = "share-checked"     // the exporter looks for what SharedKey is about
 	AttrProject  = "optimize-project"  // names the project, so that what is known of equal steps of several projects is told apart
 )
 
@@ -31,6 +32,7 @@ func options(opts map[string]string) (o opt.Options, err error) {
 		o.Level = opt.Safe
 	}
 	o.Disabled = names(attr(opts, AttrDisable, "OPTBUILD_OPTIMIZE_DISABLE"))
+	o.Checked, _ = strconv.ParseBool(opts[AttrChecked]) // whatever else it is, it is not said
 	o.Share = names(attr(opts, AttrShare, "OPTBUILD_SHARE_STAGE"))
 	if n := attr(opts, AttrRewrites, "OPTBUILD_REWRITES"); n != "" {
 		o.Rewrites, err = strconv.Atoi(n)

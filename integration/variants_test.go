@@ -46,12 +46,12 @@ func variants() []variant {
 			continue // in builds it does nothing
 		}
 		others := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == p.Name })
-		out = append(out, variant{name: p.Name, attrs: map[string]string{frontend.AttrOptimize: string(opt.All), frontend.AttrDisable: strings.Join(others, ",")}})
+		out = append(out, variant{name: p.Name, attrs: map[string]string{frontend.AttrOptimize: string(opt.All), frontend.AttrDisable: strings.Join(others, ","), frontend.AttrChecked: "1"}})
 	}
 	return append(out,
-		variant{name: "safe", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe)}},
-		variant{name: "merged", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe)}, merged: true},
-		variant{name: "all", attrs: map[string]string{frontend.AttrOptimize: string(opt.All)}},
+		variant{name: "safe", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe), frontend.AttrChecked: "1"}},
+		variant{name: "merged", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe), frontend.AttrChecked: "1"}, merged: true},
+		variant{name: "all", attrs: map[string]string{frontend.AttrOptimize: string(opt.All), frontend.AttrChecked: "1"}},
 		variant{name: "fix", fixed: true})
 }
 

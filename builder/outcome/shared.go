@@ -9,6 +9,9 @@ import (
 // SharedKey is where the frontend says, in the result's metadata, what images have of stages that ran once for all platforms, as JSON: a list of SharedStage.
 const SharedKey = "optbuild.shared"
 
+// AttrSharedChecked is the frontend's attribute that says that images are looked through for what is at SharedKey. Whoever has no SharedCodeError must not say so.
+const AttrSharedChecked = "share-checked"
+
 // SharedStage is a stage that ran once, on the platform that builds, for the images of all platforms, though not all of what it ran is known.
 type SharedStage struct {
 	Stage  string   `json:"stage"`

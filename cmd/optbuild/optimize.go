@@ -28,7 +28,7 @@ func optimizeFlags() []cli.Flag {
 
 // optimizeOptions reads the flags.
 func optimizeOptions(c *cli.Context) (opt.Options, error) {
-	o := opt.Options{Level: opt.Level(c.String("optimize")), Disabled: disabledPasses(c), Share: words(c, "share-stage")}
+	o := opt.Options{Level: opt.Level(c.String("optimize")), Disabled: disabledPasses(c), Share: words(c, "share-stage"), Checked: true}
 	if c.IsSet("rewrites") {
 		switch o.Rewrites = c.Int("rewrites"); {
 		case o.Rewrites < 0:
@@ -45,7 +45,7 @@ func optimizeOptions(c *cli.Context) (opt.Options, error) {
 
 // optimizeAttrs hands the flags to the frontend, which runs in the engine.
 func optimizeAttrs(c *cli.Context) map[string]string {
-	attrs := map[string]string{frontend.AttrOptimize: c.String("optimize"), frontend.AttrProject: project(c.Args().First(), c.String("file"))}
+	attrs := map[string]string{frontend.AttrOptimize: c.String("optimize"), frontend.AttrProject: project(c.Args().First(), c.String("file")), frontend.AttrChecked: "1"}
 	if d := disabledPasses(c); len(d) > 0 {
 		attrs[frontend.AttrDisable] = strings.Join(d, ",")
 	}

@@ -9,6 +9,13 @@ import (
 	"github.com/optbuild/optbuild/frontend"
 )
 
+// TestSharedNames: what frontend and engine say to each other, who know nothing of each other, has the same names.
+func TestSharedNames(t *testing.T) {
+	if frontend.SharedKey != outcome.SharedKey || frontend.AttrChecked != outcome.AttrSharedChecked {
+		t.Error("the names differ")
+	}
+}
+
 func TestUnshare(t *testing.T) {
 	e := &outcome.SharedCodeError{
 		Program: outcome.ForeignProgram{Platform: "linux/arm64", Architecture: "amd64", Paths: []string{"/a.node"}, Step: "COPY /a /"},

@@ -61,6 +61,7 @@ type Options struct {
 	Rewrites int      // do only the first N rewrites, for bisection; 0 means all, a negative number none
 	Fix      bool     // the result is a Dockerfile for people, not for this build
 	Share    []string // stages that give the same to all platforms, as the user knows: --share-stage
+	Checked  bool     // the images are looked through for machine code of shared stages (see Shared)
 }
 
 // Check reports an unknown level or pass.

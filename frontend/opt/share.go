@@ -62,6 +62,9 @@ func shareStages(w *Work) {
 		if r == nil && c.locked && w.Options.Fix {
 			r = &crossRefusal{c.root.From, "lock-may-change", "the lock file proves it today, a Dockerfile is kept for longer; if it will stay so, write FROM --platform=$BUILDPLATFORM", nil}
 		}
+		if r == nil && c.locked && !w.Options.Checked {
+			r = &crossRefusal{c.root.From, "unchecked", "what npm compiles though its lock file says nothing of it would not be found: this engine does not look for it", nil}
+		}
 		if r != nil {
 			if r.name != "target" {
 				w.Missed(r.step, r.name, r.message+c.advice(), r.args...)
