@@ -168,8 +168,10 @@ func (r *rewriter) finish(res *client.Result) (*client.Result, error) {
 	}
 	if r.file != nil && r.report.Aside == "" {
 		res.AddMeta(LayersOffKey, []byte(r.file.off))
-		if b := r.file.shared(); b != nil && r.report.Broken == "" {
-			res.AddMeta(SharedKey, b)
+		if r.report.Broken == "" {
+			if err := r.file.attachShared(res); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return wrapRefs(res, func(ref client.Reference) client.Reference {

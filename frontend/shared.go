@@ -2,11 +2,13 @@ package frontend
 
 import (
 	"encoding/json"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/gateway/client"
 
 	"github.com/optbuild/optbuild/frontend/opt"
 	"github.com/optbuild/optbuild/frontend/plan"
@@ -34,6 +36,48 @@ func sharedStages(p *plan.Plan, f *plan.Facts, remarks []opt.Remark) (list []Sha
 			continue
 		}
 		list = append(list, SharedStage{Stage: s.Stage, By: s.By, Copies: copiesOf(p, f, root, target)})
+	}
+	return list
+}
+
+// CompareKey is where, in the result's metadata, stands as JSON which stages would run once for all platforms if the user asked for it, with what images take of them: a list of ComparedStage. Whoever
+// exports the images can tell whether they were the same.
+const CompareKey = "optbuild.compare"
+
+// ComparedStage is one of them.
+type ComparedStage struct {
+	Stage  string   `json:"stage"`
+	Copies []string `json:"copies"`
+}
+
+// comparedStages are those of a plan from which nothing but the image takes anything.
+func comparedStages(p *plan.Plan, f *plan.Facts, remarks []opt.Remark) (list []ComparedStage) {
+	target := p.Target(f)
+	if target == nil || len(f.Targets) < 2 {
+		return nil
+	}
+	for _, name := range opt.ShareableStages(remarks) {
+		root := opt.SharedStage(p, name)
+		if root == nil {
+			continue
+		}
+		copies := copiesOf(p, f, root, target)
+		taken, family := 0, []*plan.Stage{}
+		for _, st := range p.Stages {
+			base, _, _ := p.Resolve(st, f)
+			if st == root || slices.Contains(family, base) {
+				family = append(family, st)
+				continue
+			}
+			for _, s := range st.Steps {
+				if takesFrom(p, s, family) {
+					taken++
+				}
+			}
+		}
+		if taken == len(copies) && taken > 0 && !slices.Contains(copies, "COPY") {
+			list = append(list, ComparedStage{name, copies})
+		}
 	}
 	return list
 }
@@ -87,16 +131,23 @@ func historyOf(c *instructions.CopyCommand, at *plan.State) string {
 	return strings.Join(words, " ")
 }
 
-// shared is the metadata of SharedKey, nil for none.
-func (c *compiled) shared() []byte {
-	if len(c.onceFor) == 0 {
-		return nil
+// attachShared tells the exporter of stages that are shared, and of those that could be.
+func (c *compiled) attachShared(res *client.Result) error {
+	if len(c.shared) > 0 {
+		b, err := json.Marshal(c.shared)
+		if err != nil {
+			return fmt.Errorf("tell of shared stages: %w", err)
+		}
+		res.AddMeta(SharedKey, b)
 	}
-	b, err := json.Marshal(c.onceFor)
-	if err != nil {
-		panic(err) // strings can be marshalled
+	if len(c.compared) > 0 {
+		b, err := json.Marshal(c.compared)
+		if err != nil {
+			return fmt.Errorf("tell of stages to compare: %w", err)
+		}
+		res.AddMeta(CompareKey, b)
 	}
-	return b
+	return nil
 }
 
 // missingStage is a --share-stage that names no stage.

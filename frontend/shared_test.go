@@ -67,16 +67,17 @@ func TestShared(t *testing.T) {
 
 // TestSharedUnknown: a stage that is not there is an error, and so is one that nobody would share.
 func TestSharedUnknown(t *testing.T) {
+	const text = "FROM a AS web\nRUN make\nFROM a AS unused\nRUN true\nFROM a\nCOPY --from=web /web /web\n" // which is rewritten
 	for name, c := range map[string]struct {
 		opts map[string]string
 		want string
 	}{
-		"misspelt":     {map[string]string{AttrShare: "wbe"}, `Dockerfile has no stage "wbe" to share: want one of web, plain, between, base`},
+		"misspelt":     {map[string]string{AttrShare: "wbe"}, `Dockerfile has no stage "wbe" to share: want one of web, unused`},
 		"by argument":  {map[string]string{"build-arg:OPTBUILD_SHARE_STAGE": "web, wbe"}, `no stage "wbe"`},
 		"switched off": {map[string]string{AttrShare: "web", AttrDisable: "share-stages"}, "a stage can't be shared where the pass share-stages is switched off"},
 		"off":          {map[string]string{AttrShare: "web", AttrOptimize: "off"}, "a stage can't be shared"},
 	} {
-		g := &gateway{files: map[string]string{"Dockerfile": sharedText}, opts: c.opts}
+		g := &gateway{files: map[string]string{"Dockerfile": text}, opts: c.opts, config: `{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"]}}`}
 		_, err := Build(t.Context(), g)
 		if err == nil {
 			err = errors.New("no error")

@@ -319,7 +319,7 @@ func (d *dry) key(res *gateway.Result) string {
 	sum := sha256.New()
 	fmt.Fprintln(sum, d.defs)
 	for _, k := range slices.Sorted(maps.Keys(res.Metadata)) {
-		if k != frontend.ReportKey && k != frontend.LayersOffKey && k != frontend.SharedKey { // which are for the exporter
+		if k != frontend.ReportKey && k != frontend.LayersOffKey && k != frontend.SharedKey && k != frontend.CompareKey { // which are for the exporter
 			fmt.Fprintf(sum, "%s=%s\n", k, res.Metadata[k])
 		}
 	}

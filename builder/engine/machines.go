@@ -97,7 +97,14 @@ func (i checkingInstance) Export(ctx context.Context, src *exporter.Source, info
 	case len(wrong) > 0 && i.strict:
 		return nil, nil, nil, fmt.Errorf("%s", wrong[0])
 	}
+	same, serr := sameCopies(ctx, src, session.NewGroup(info.SessionID))
+	if serr != nil {
+		logrus.WithError(serr).Debug("compare what platforms take from stages")
+	}
 	resp, finalize, ref, err := i.ExporterInstance.Export(ctx, src, info)
+	if err == nil && len(same) > 0 && resp != nil {
+		outcome.SetSame(resp, same)
+	}
 	if err == nil && len(wrong) > 0 && resp != nil {
 		if b, merr := json.Marshal(wrong); merr == nil {
 			resp[outcome.ForeignKey] = base64.StdEncoding.EncodeToString(b)

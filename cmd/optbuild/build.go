@@ -383,7 +383,7 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse, account *exp
 	}
 	if !b.told.quiet {
 		tellLayers(resp.ExporterResponse)
-		for _, line := range slices.Concat(b.solve.Notes, b.fleet.notes(), b.steps.summary()) {
+		for _, line := range slices.Concat(b.solve.Notes, b.fleet.notes(), b.steps.summary(), b.steps.same(outcome.ReadSame(resp.ExporterResponse))) {
 			warn(line)
 		}
 		if line := b.solve.Changed(); line != "" {

@@ -11,7 +11,7 @@ import (
 
 // TestSharedNames: what frontend and engine say to each other, who know nothing of each other, has the same names.
 func TestSharedNames(t *testing.T) {
-	if frontend.SharedKey != outcome.SharedKey || frontend.AttrChecked != outcome.AttrSharedChecked {
+	if frontend.SharedKey != outcome.SharedKey || frontend.CompareKey != outcome.CompareKey || frontend.AttrChecked != outcome.AttrSharedChecked {
 		t.Error("the names differ")
 	}
 }

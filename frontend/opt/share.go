@@ -67,7 +67,11 @@ func shareStages(w *Work) {
 		}
 		if r != nil {
 			if r.name != "target" {
-				w.Missed(r.step, r.name, r.message+c.advice(), r.args...)
+				args := r.args
+				if c.refusalAsked(c.root) == nil {
+					args = append(slices.Clone(args), Arg{"could-share", c.root.Name()})
+				}
+				w.Missed(r.step, r.name, r.message+c.advice(), args...)
 			}
 			continue
 		}
@@ -266,6 +270,18 @@ func SharedStages(remarks []Remark) (list []Shared) {
 				}
 			}
 			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// ShareableStages are those of a run's remarks that the pass refused, and that would be shared if the user asked for it.
+func ShareableStages(remarks []Remark) (list []string) {
+	for _, r := range remarks {
+		for _, a := range r.Args {
+			if r.Kind == Missed && r.Pass == ShareStages && a.Key == "could-share" {
+				list = append(list, a.Value)
+			}
 		}
 	}
 	return list
