@@ -100,6 +100,9 @@ func free(p string) bool {
 	if !slices.Contains(taken, parts[0]) {
 		return true
 	}
+	if parts[0] == "usr" && len(parts) > 2 && parts[1] == "src" && !strings.HasPrefix(parts[2], "linux") && !strings.ContainsAny(parts[2], "*?[") { // empty, but for linux-headers where they are installed
+		return true
+	}
 	return slices.Contains(shared, parts[0]) && len(parts) > 1 || parts[0] == "go" && len(parts) > 2 && parts[1] == "src"
 }
 

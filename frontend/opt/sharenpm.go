@@ -272,7 +272,7 @@ func lockDiffers(data []byte, scripts bool) string {
 			return short + " runs a script when it is installed (--ignore-scripts would not run it)"
 		case p.InBundle || p.HasShrinkwrap || p.BundleDependencies != nil || p.BundledDependencies != nil:
 			return short + " brings packages of its own, of which it is not known what they run"
-		case !strings.HasPrefix(p.Resolved, "https://") && !strings.HasPrefix(p.Resolved, "http://"):
+		case p.Resolved != "" && !strings.HasPrefix(p.Resolved, "https://") && !strings.HasPrefix(p.Resolved, "http://"):
 			return short + " does not come from a registry"
 		case p.Integrity == "":
 			return short + " has no integrity"
