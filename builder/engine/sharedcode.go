@@ -19,6 +19,7 @@ import (
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/session"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/optbuild/optbuild/builder/emulation"
 	"github.com/optbuild/optbuild/builder/engine/lazy"
@@ -48,6 +49,14 @@ func sharedCode(ctx context.Context, src *exporter.Source, s session.Group) erro
 		if b := exptypes.ParseKey(src.Metadata, exptypes.ExporterImageBaseConfigKey, &p); len(b) > 0 && json.Unmarshal(b, &base) != nil {
 			continue
 		}
+		question, err := json.Marshal([]any{1, platforms.DefaultSpec().Architecture, img.Architecture, len(base.RootFS.DiffIDs), madeBy(img), stages})
+		if err != nil {
+			return err
+		}
+		asked := digest.FromBytes(question).String()
+		if ref.GetString(noSharedCodeKey) == asked {
+			continue
+		}
 		if lazy.Pending(lazy.Wrap(ref)) {
 			if err := lazy.Unwrap(ref).Extract(ctx, s); err != nil {
 				return fmt.Errorf("look for code of shared stages in the image for %s: %w", p.ID, err)
@@ -67,9 +76,16 @@ func sharedCode(ctx context.Context, src *exporter.Source, s session.Group) erro
 			err = sharedCodeIn(ctx, view, nil, nil, img, p.ID, stages)
 		case err == nil && len(base.RootFS.DiffIDs) <= len(dirs):
 			err = sharedCodeIn(ctx, view, dirs[:len(dirs)-len(base.RootFS.DiffIDs)], madeBy(img), img, p.ID, stages)
+		default:
+			if err == nil {
+				err = errors.New("the image has fewer layers than its base image")
+			}
 		}
 		if release != nil {
 			err = errors.Join(err, release())
+		}
+		if err == nil {
+			err = ref.SetString(noSharedCodeKey, asked, "")
 		}
 		if err != nil {
 			return err
@@ -77,6 +93,9 @@ func sharedCode(ctx context.Context, src *exporter.Source, s session.Group) erro
 	}
 	return nil
 }
+
+// noSharedCodeKey is what is kept with files that never change: the question, if the answer was that there is no such code in them.
+const noSharedCodeKey = "optbuild.no-shared-code"
 
 // sharedCodeIn looks through the layers of an image that shared stages had a part in, the topmost first; without directories of layers through all of the image.
 func sharedCodeIn(ctx context.Context, view []mount.Mount, dirs, steps []string, img dockerspec.DockerOCIImage, platform string, stages []outcome.SharedStage) error {

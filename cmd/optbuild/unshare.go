@@ -18,7 +18,7 @@ func sharedCode(err error) string {
 		text = text[i:]
 	}
 	text, _, _ = strings.Cut(text, ": build with ")
-	return text + "; building again, for each platform"
+	return text + "; building again, for each platform (--optimize-disable=share-stages does so at once)"
 }
 
 // unshare has the build done without the pass that shares stages.

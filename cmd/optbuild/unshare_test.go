@@ -21,7 +21,7 @@ func TestUnshare(t *testing.T) {
 		Program: outcome.ForeignProgram{Platform: "linux/arm64", Architecture: "amd64", Paths: []string{"/a.node"}, Step: "COPY /a /"},
 		Stage:   outcome.SharedStage{Stage: "modules", By: "lock"},
 	}
-	const want = "the image for linux/arm64 has programs for amd64: /a.node, made by COPY /a /: stage modules ran once for all platforms, and what is copied from it is not the same for all; building again, for each platform"
+	const want = "the image for linux/arm64 has programs for amd64: /a.node, made by COPY /a /: stage modules ran once for all platforms, and what is copied from it is not the same for all; building again, for each platform (--optimize-disable=share-stages does so at once)"
 	if got := sharedCode(errors.New("failed to solve: " + e.Error())); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
