@@ -233,21 +233,36 @@ func (c *crossing) from(s *plan.Step, name string) *crossRefusal {
 	if st == nil {
 		return &crossRefusal{s, "other-image", "files of " + name + " are those of the image for each platform", []Arg{{"image", name}}}
 	}
-	if slices.Contains(c.family, st) || strings.Trim(rootOf(c.plan, c.facts, st).Def.Platform, "${}") == "BUILDPLATFORM" && !c.asksPlatform(st) {
+	if slices.Contains(c.family, st) || c.sameForAll(st, nil) {
 		return nil
 	}
 	return &crossRefusal{s, "other-stage", "files of stage " + st.Name() + " may be others for each platform", []Arg{{"stage", st.Name()}}}
 }
 
-// asksPlatform reports whether a stage, or one that it builds on, is told for which platform it runs.
-func (c *crossing) asksPlatform(st *plan.Stage) bool {
-	for st != nil {
-		if slices.ContainsFunc(st.Steps, func(s *plan.Step) bool { return namesPlatform(s) != nil }) {
-			return true
-		}
-		st, _, _ = c.plan.Resolve(st, c.facts)
+// sameForAll reports whether a stage outside of the family runs on the build platform, is not told for which platform, and takes files only of such stages. Those below are on the way.
+func (c *crossing) sameForAll(st *plan.Stage, below []*plan.Stage) bool {
+	if slices.Contains(below, st) || strings.Trim(rootOf(c.plan, c.facts, st).Def.Platform, "${}") != "BUILDPLATFORM" {
+		return false
 	}
-	return false
+	below = append(below, st)
+	for ; st != nil; st, _, _ = c.plan.Resolve(st, c.facts) {
+		for _, s := range st.Steps {
+			if namesPlatform(s) != nil || isTriggering(s) {
+				return false
+			}
+			for _, name := range plan.References(s.Cmd) {
+				if from := c.plan.Stage(name); from == nil || !c.sameForAll(from, below) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func isTriggering(s *plan.Step) bool {
+	_, ok := s.Cmd.(*instructions.OnbuildCommand)
+	return ok
 }
 
 // Shared is a stage that the pass has put on the build platform, for whoever looks at what came of it.

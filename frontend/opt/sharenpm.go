@@ -65,7 +65,7 @@ func (r *running) npm(cmd script.Command) *crossRefusal {
 			scripts = false
 		case slices.Contains(npmFlags, a.Value):
 		case a.Value == "--omit" || a.Value == "--only" || a.Value == "--include" || a.Value == "--loglevel":
-		case i > 0 && slices.Contains([]string{"--omit", "--only", "--include", "--loglevel"}, args[i].Value):
+		case i > 0 && !strings.HasPrefix(a.Value, "-") && slices.Contains([]string{"--omit", "--only", "--include", "--loglevel"}, args[i].Value):
 		default:
 			return r.no("flag", "of npm ci "+a.Value+" it is not known that it gives the same on every platform", cmd)
 		}
