@@ -48,8 +48,7 @@ import (
 // switches it off by default. A stage that the user has put on the build platform and in which `go build` is not told what for is warned about: stock
 // BuildKit puts its binary into the images of all platforms.
 //
-// Why not npm? What `npm run build` writes is up to programs that this package does not know, some of which come as native modules. A person can
-// know that the result is the same everywhere; the remark says what to write.
+// Why not npm? What `npm run build` writes is up to programs that this package does not know, some of which come as native modules. share-stages has more to say of it.
 func crossBuild(w *Work) {
 	for i := range w.Plan.Stages {
 		st := w.Plan.Stages[i]
@@ -195,7 +194,7 @@ func (c *crossing) refusal(fix bool) *crossRefusal {
 		return &crossRefusal{from, "target", "the image is made of the stage that compiles: build in a stage of its own and copy the result", nil}
 	}
 	if c.kind == bundles && !c.once {
-		return &crossRefusal{from, "javascript", "what JavaScript tools write may depend on the platform", nil}
+		return &crossRefusal{from, "javascript", "what JavaScript tools write may depend on the platform", nil} // share-stages says it
 	}
 	for _, p := range append(slices.Clone(c.facts.Targets), c.facts.Build) {
 		if p.OS == "" && fix {

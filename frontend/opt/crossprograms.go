@@ -204,7 +204,7 @@ func (r *running) known(cmd script.Command) bool {
 	case name == "curl":
 		return flagsAmong(args, "fsSLkO#g", "--fail", "--silent", "--show-error", "--location", "--insecure", "--remote-name", "--output", "--retry", "--retry-delay", "--connect-timeout", "--proto", "--tlsv1.2", "-o")
 	case name == "wget":
-		return flagsAmong(args, "qcnv", "--quiet", "--no-verbose", "--progress", "--no-check-certificate", "--tries", "--timeout", "--https-only", "-O", "-P", "-qO")
+		return flagsAmong(args, "qcnv", "--quiet", "--no-verbose", "--progress", "--no-check-certificate", "--tries", "--timeout", "--https-only", "-O", "-P", "-qO", "-O-", "-qO-", "-nvO-")
 	case name == "tar":
 		return len(args) > 0 && (strings.Trim(strings.TrimPrefix(args[0].Value, "-"), "xzjJvpf") == "" || strings.HasPrefix(args[0].Value, "--")) &&
 			flagsAmong(args[1:], "xzjJvpf", "-C", "--directory", "--strip-components", "--strip", "--no-same-owner", "--same-owner", "--gzip", "--extract", "--file")
@@ -318,7 +318,7 @@ func (r *running) fills(cmd script.Command) (string, bool) {
 	case "git":
 		return path.Join(r.dir, "x"), true
 	case "wget":
-		return path.Join(r.dir, "x"), !cmd.HasFlag("-O", "-qO")
+		return path.Join(r.dir, "x"), !cmd.HasFlag("-O", "-qO", "-O-", "-qO-", "-nvO-")
 	case "curl":
 		return path.Join(r.dir, "x"), cmd.HasFlag("-O", "--remote-name")
 	}
