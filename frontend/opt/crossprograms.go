@@ -70,6 +70,11 @@ func (c *crossing) runs(st *plan.Stage, s *plan.Step, run *instructions.RunComma
 	if err != nil {
 		return &crossRefusal{s, "shell", "the shell text is not understood: " + err.Error(), nil}
 	}
+	for _, name := range machineVariables {
+		if sc.MayRead(name) {
+			return &crossRefusal{s, "machine", "the shell text may ask for " + name + ", which is the machine's", []Arg{{"variable", name}}}
+		}
+	}
 	r := newRunning(c, s, sc, at)
 	r.stage = st
 	if refused := r.shell(); refused != nil {
@@ -163,6 +168,9 @@ func (r *running) command(cmd script.Command) *crossRefusal {
 	}
 	if slices.ContainsFunc(cmd.Wrappers, func(w string) bool { return w != "env" }) || len(cmd.Wrappers) > 0 && cmd.Words[1].Literal && strings.HasPrefix(cmd.Words[1].Value, "-") {
 		return r.no("wrapper", strings.Join(cmd.Wrappers, ", ")+" may change what the command sees", cmd)
+	}
+	if refused := r.elsewhere(cmd); refused != nil {
+		return refused
 	}
 	if r.c.once {
 		if refused := r.moves(cmd); refused != nil {
