@@ -38,6 +38,9 @@ type compiled struct {
 	args   string       // names of ARGs, see ArgsKey
 	off    string       // see LayersOffKey
 
+	shared   []SharedStage   // see SharedKey
+	compared []ComparedStage // see CompareKey
+
 	images map[string]dockerspec.DockerOCIImageConfig // what source gives, by platform ("" if none was asked for)
 }
 
@@ -54,6 +57,9 @@ func (r *rewriter) compile(ctx context.Context, name string, src []byte) (file *
 	if err != nil {
 		return file
 	}
+	if opt.MissingShared(p, r.options) != nil { // which ends the build, see missingStage; a rewritten file would be built as it is written instead
+		return file
+	}
 	bc, err := dockerui.NewClient(r.images)
 	if err != nil {
 		return file
@@ -68,6 +74,9 @@ func (r *rewriter) compile(ctx context.Context, name string, src []byte) (file *
 	file.asks = r.asks(res.Plan)
 	file.args = argNames(res.Plan)
 	file.off = layersOff(p, f)
+	if r.options.Checked {
+		file.compared = comparedStages(res.Plan, f, res.Remarks)
+	}
 	text, lines := res.Plan.Text()
 	if text == string(src) {
 		return file
@@ -75,6 +84,7 @@ func (r *rewriter) compile(ctx context.Context, name string, src []byte) (file *
 	if file.images, err = r.convert(ctx, bc, name, src); err != nil {
 		return file
 	}
+	file.shared = sharedStages(res.Plan, f, res.Remarks)
 	file.text, file.lines, file.made = []byte(text), lines, made(p, res.Plan)
 	return file
 }

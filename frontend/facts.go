@@ -242,5 +242,5 @@ func contextPath(ctx context.Context, ref client.Reference, name string) (plan.P
 }
 
 func isAbsent(err error) bool {
-	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || strings.Contains(err.Error(), "no such file or directory")
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || strings.Contains(err.Error(), "no such file or directory") || strings.Contains(err.Error(), "not a directory")
 }

@@ -101,7 +101,8 @@ func (f *reading) ReadFile(ctx context.Context, req client.ReadRequest) ([]byte,
 	if err != nil || req.Range == nil || req.Range.Length < wholeFile || strings.HasSuffix(req.Filename, ".dockerignore") {
 		return dt, err
 	}
-	return f.r.read(ctx, req.Filename, dt, f.vertex), nil
+	text := f.r.read(ctx, req.Filename, dt, f.vertex)
+	return text, f.r.missingStage(req.Filename, dt)
 }
 
 // read is told the user's Dockerfile and returns the one to build.
@@ -167,6 +168,11 @@ func (r *rewriter) finish(res *client.Result) (*client.Result, error) {
 	}
 	if r.file != nil && r.report.Aside == "" {
 		res.AddMeta(LayersOffKey, []byte(r.file.off))
+		if r.report.Broken == "" {
+			if err := r.file.attachShared(res); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return wrapRefs(res, func(ref client.Reference) client.Reference {
 		if f, ok := ref.(*reading); ok {

@@ -46,12 +46,12 @@ func variants() []variant {
 			continue // in builds it does nothing
 		}
 		others := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == p.Name })
-		out = append(out, variant{name: p.Name, attrs: map[string]string{frontend.AttrOptimize: string(opt.All), frontend.AttrDisable: strings.Join(others, ",")}})
+		out = append(out, variant{name: p.Name, attrs: map[string]string{frontend.AttrOptimize: string(opt.All), frontend.AttrDisable: strings.Join(others, ","), frontend.AttrChecked: "1"}})
 	}
 	return append(out,
-		variant{name: "safe", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe)}},
-		variant{name: "merged", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe)}, merged: true},
-		variant{name: "all", attrs: map[string]string{frontend.AttrOptimize: string(opt.All)}},
+		variant{name: "safe", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe), frontend.AttrChecked: "1"}},
+		variant{name: "merged", attrs: map[string]string{frontend.AttrOptimize: string(opt.Safe), frontend.AttrChecked: "1"}, merged: true},
+		variant{name: "all", attrs: map[string]string{frontend.AttrOptimize: string(opt.All), frontend.AttrChecked: "1"}},
 		variant{name: "fix", fixed: true})
 }
 
@@ -319,7 +319,7 @@ func (d *dry) key(res *gateway.Result) string {
 	sum := sha256.New()
 	fmt.Fprintln(sum, d.defs)
 	for _, k := range slices.Sorted(maps.Keys(res.Metadata)) {
-		if k != frontend.ReportKey && k != frontend.LayersOffKey { // which is for the exporter
+		if k != frontend.ReportKey && k != frontend.LayersOffKey && k != frontend.SharedKey && k != frontend.CompareKey { // which are for the exporter
 			fmt.Fprintf(sum, "%s=%s\n", k, res.Metadata[k])
 		}
 	}

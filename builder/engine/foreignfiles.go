@@ -173,12 +173,17 @@ var spellings = map[string][]string{
 	"amd64": {"amd64", "x86_64", "x64"}, "arm64": {"arm64", "aarch64"}, "386": {"386", "i386", "i686", "ia32", "x86"}, "arm": {"arm", "armv7", "armv6", "armhf"},
 }
 
+// spelled is how an architecture is called in paths.
+func spelled(arch string) []string {
+	if names := spellings[arch]; names != nil {
+		return names
+	}
+	return []string{arch, emulation.Qemu(arch)}
+}
+
 // saysSo is true of a file with its architecture in its path: packages that have programs for several (node_modules/@esbuild/linux-x64/bin/esbuild) mean it.
 func saysSo(path, arch string) bool {
-	names := spellings[arch]
-	if names == nil {
-		names = []string{arch, emulation.Qemu(arch)}
-	}
+	names := spelled(arch)
 	for word := range strings.FieldsFuncSeq(strings.ToLower(path), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' }) {
 		if slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(word, name) || strings.HasSuffix(word, "_"+name) }) {
 			return true

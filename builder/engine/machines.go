@@ -41,8 +41,30 @@ func (w checking) Exporter(name string, sm *session.Manager) (exporter.Exporter,
 	switch name {
 	case client.ExporterImage, client.ExporterOCI, client.ExporterDocker:
 		return checkingExporter{e}, nil
+	case client.ExporterLocal, client.ExporterTar:
+		return sharingExporter{e}, nil
 	}
 	return e, nil
+}
+
+// sharingExporter writes files, of which only those of shared stages are looked at.
+type sharingExporter struct{ exporter.Exporter }
+
+func (e sharingExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
+	i, err := e.Exporter.Resolve(ctx, id, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return sharingInstance{i}, nil
+}
+
+type sharingInstance struct{ exporter.ExporterInstance }
+
+func (i sharingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	if err := sharedCode(ctx, src, session.NewGroup(info.SessionID)); err != nil {
+		return nil, nil, nil, err
+	}
+	return i.ExporterInstance.Export(ctx, src, info)
 }
 
 type checkingExporter struct{ exporter.Exporter }
@@ -63,6 +85,9 @@ type checkingInstance struct {
 }
 
 func (i checkingInstance) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	if err := sharedCode(ctx, src, session.NewGroup(info.SessionID)); err != nil {
+		return nil, nil, nil, err
+	}
 	wrong, err := foreignPrograms(ctx, src, i.strict, session.NewGroup(info.SessionID))
 	switch {
 	case err != nil && i.strict:
@@ -72,7 +97,14 @@ func (i checkingInstance) Export(ctx context.Context, src *exporter.Source, info
 	case len(wrong) > 0 && i.strict:
 		return nil, nil, nil, fmt.Errorf("%s", wrong[0])
 	}
+	same, serr := sameCopies(ctx, src, session.NewGroup(info.SessionID))
+	if serr != nil {
+		logrus.WithError(serr).Debug("compare what platforms take from stages")
+	}
 	resp, finalize, ref, err := i.ExporterInstance.Export(ctx, src, info)
+	if err == nil && len(same) > 0 && resp != nil {
+		outcome.SetSame(resp, same)
+	}
 	if err == nil && len(wrong) > 0 && resp != nil {
 		if b, merr := json.Marshal(wrong); merr == nil {
 			resp[outcome.ForeignKey] = base64.StdEncoding.EncodeToString(b)

@@ -23,6 +23,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
+
+	"github.com/optbuild/optbuild/builder/outcome"
 )
 
 // part is the image that a node has made of a platform. Its blobs are in Build.Store.
@@ -180,6 +182,7 @@ func (b *Build) options(platform string) client.SolveOpt {
 	if b.Word == "" {
 		delete(o.FrontendAttrs, "attest:provenance")
 	}
+	delete(o.FrontendAttrs, outcome.AttrSharedChecked) // a node's image comes here without what would have to be known for it
 	if o.FrontendAttrs["image-resolve-mode"] == pb.AttrImageResolveModePreferLocal {
 		delete(o.FrontendAttrs, "image-resolve-mode") // what a node once kept under a name is not what the user means
 	}

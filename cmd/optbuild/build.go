@@ -133,6 +133,7 @@ type build struct {
 	iidFile string
 	metaTo  string
 	state   string // the state directory; set when the engine runs
+	once    bool   // the context comes from standard input, which can't be read again
 	told    told
 	checks  checks
 	fleet   *fleet    // nil if everything is built here
@@ -143,7 +144,7 @@ type build struct {
 }
 
 func newBuild(c *cli.Context, shared bool) (*build, error) {
-	b := &build{quiet: c.Bool("quiet") || c.String("progress") == "quiet", debug: c.Bool("debug"), iidFile: c.String("iidfile"), metaTo: c.String("metadata-file")}
+	b := &build{quiet: c.Bool("quiet") || c.String("progress") == "quiet", debug: c.Bool("debug"), iidFile: c.String("iidfile"), metaTo: c.String("metadata-file"), once: c.Args().First() == "-"}
 	var err error
 	if b.checks, err = checksOf(c); err != nil {
 		return nil, err
@@ -260,6 +261,15 @@ func (b *build) run(ctx context.Context, conn *builder.Conn) (*client.SolveRespo
 		resp, err = b.solveWithNodes(ctx, conn, show)
 	default:
 		resp, err = conn.Client.Solve(ctx, nil, b.solve.SolveOpt, show.statuses())
+		if outcome.IsSharedCode(err) && ctx.Err() == nil && !b.once {
+			show.wait()
+			warn(visible(sharedCode(err)))
+			b.unshare()
+			if show, err = newDisplay(b.mode, rec); err != nil {
+				return nil, nil, err
+			}
+			resp, err = conn.Client.Solve(ctx, nil, b.solve.SolveOpt, show.statuses())
+		}
 	}
 	ended()
 	show.wait()
@@ -374,7 +384,7 @@ func (b *build) deliver(c *cli.Context, resp *client.SolveResponse, account *exp
 	}
 	if !b.told.quiet {
 		tellLayers(resp.ExporterResponse)
-		for _, line := range slices.Concat(b.solve.Notes, b.fleet.notes(), b.steps.summary()) {
+		for _, line := range slices.Concat(b.solve.Notes, b.fleet.notes(), b.steps.summary(), b.steps.same(outcome.ReadSame(resp.ExporterResponse))) {
 			warn(line)
 		}
 		if line := b.solve.Changed(); line != "" {

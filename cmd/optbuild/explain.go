@@ -58,6 +58,9 @@ func runExplain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := opt.MissingShared(off.plan, o); err != nil {
+		return err
+	}
 	a := explain.New(off.plan, off.facts, o, off.result)
 	a.Aside = off.aside
 	a.SetMeasured(last.find(a, off.source.Path))

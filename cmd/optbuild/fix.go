@@ -65,6 +65,9 @@ func runFix(c *cli.Context) error {
 	if off.aside != "" {
 		return withHint(fmt.Errorf("%s is left as it is: %s", src.Name, off.aside), "optbuild does not know its language")
 	}
+	if err := opt.MissingShared(off.plan, o); err != nil {
+		return err
+	}
 	res, err := fix.Run(off.plan, func(p *plan.Plan) (*plan.Facts, error) { return world.Local(p, src, off.world) }, o)
 	if err != nil {
 		var broken *opt.BrokenError

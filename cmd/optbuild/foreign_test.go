@@ -31,6 +31,18 @@ func TestForeignSummary(t *testing.T) {
 	}
 }
 
+// TestSameSummary: only what was emulated in this build could have been spared.
+func TestSameSummary(t *testing.T) {
+	b := toldBuild{Steps: []toldStep{
+		{Stage: "web", How: emulated, Seconds: 40}, {Stage: "Web", How: emulated, Seconds: 1.25}, {Stage: "web", How: native, Seconds: 9}, {Stage: "stage-0", How: emulated, Seconds: 2}, {Stage: "dl", How: native, Seconds: 3},
+	}}
+	const want = "stage web: what is copied from it was the same for all platforms, but for times; --share-stage web runs it once (saves 41.2s of emulation)\n" +
+		"stage 0: what is copied from it was the same for all platforms, but for times; --share-stage 0 runs it once (saves 2.0s of emulation)"
+	if got := strings.Join(b.same([]string{"web", "dl", "0", "gone"}), "\n"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestToldLine(t *testing.T) {
 	id, action := outcome.Emulated("sha256:0123456789abcdef", "linux/arm64")
 	if text, ok := toldLine(&client.VertexStatus{ID: id, Name: action}); !ok || text != "emulated: linux/arm64" {

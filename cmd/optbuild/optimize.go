@@ -21,13 +21,14 @@ func optimizeFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "optimize", Usage: "off, safe (what keeps the image's files), all", EnvVars: []string{frontend.OptimizeEnv}, Value: string(opt.Safe)},
 		&cli.StringSliceFlag{Name: "optimize-disable", Usage: "`PASS`es to leave out: " + strings.Join(slices.Concat(opt.Names(), notPasses), ", ")},
+		&cli.StringSliceFlag{Name: "share-stage", Usage: "`STAGE` of which the images of all platforms take the same: it runs once, on the platform that builds"},
 		&cli.IntFlag{Name: "rewrites", Usage: "make only the first `N` rewrites, to find the one that does harm", Value: -1, DefaultText: "all"},
 	}
 }
 
 // optimizeOptions reads the flags.
 func optimizeOptions(c *cli.Context) (opt.Options, error) {
-	o := opt.Options{Level: opt.Level(c.String("optimize")), Disabled: disabledPasses(c)}
+	o := opt.Options{Level: opt.Level(c.String("optimize")), Disabled: disabledPasses(c), Share: words(c, "share-stage"), Checked: true}
 	if c.IsSet("rewrites") {
 		switch o.Rewrites = c.Int("rewrites"); {
 		case o.Rewrites < 0:
@@ -44,9 +45,12 @@ func optimizeOptions(c *cli.Context) (opt.Options, error) {
 
 // optimizeAttrs hands the flags to the frontend, which runs in the engine.
 func optimizeAttrs(c *cli.Context) map[string]string {
-	attrs := map[string]string{frontend.AttrOptimize: c.String("optimize"), frontend.AttrProject: project(c.Args().First(), c.String("file"))}
+	attrs := map[string]string{frontend.AttrOptimize: c.String("optimize"), frontend.AttrProject: project(c.Args().First(), c.String("file")), frontend.AttrChecked: "1"}
 	if d := disabledPasses(c); len(d) > 0 {
 		attrs[frontend.AttrDisable] = strings.Join(d, ",")
+	}
+	if s := words(c, "share-stage"); len(s) > 0 {
+		attrs[frontend.AttrShare] = strings.Join(s, ",")
 	}
 	if c.IsSet("rewrites") {
 		attrs[frontend.AttrRewrites] = strconv.Itoa(c.Int("rewrites"))
@@ -71,9 +75,12 @@ func disabledPasses(c *cli.Context) []string {
 	return slices.DeleteFunc(disabled(c), func(name string) bool { return slices.Contains(notPasses, name) })
 }
 
-// disabled reads --optimize-disable, which may be given several times, with several names each.
-func disabled(c *cli.Context) (list []string) {
-	for _, v := range c.StringSlice("optimize-disable") {
+// disabled reads --optimize-disable.
+func disabled(c *cli.Context) []string { return words(c, "optimize-disable") }
+
+// words reads a flag that may be given several times, with several names each.
+func words(c *cli.Context, flag string) (list []string) {
+	for _, v := range c.StringSlice(flag) {
 		for _, name := range strings.Split(v, ",") {
 			if name = strings.TrimSpace(name); name != "" {
 				list = append(list, name)

@@ -263,6 +263,22 @@ func (b toldBuild) foreign() (lines []string) {
 	return lines
 }
 
+// same says of stages that were emulated though what images take of them was the same for all platforms, how that could be spared.
+func (b toldBuild) same(stages []string) (lines []string) {
+	for _, name := range stages {
+		seconds, ran := 0.0, false
+		for _, s := range b.Steps {
+			if s.How == emulated && (strings.EqualFold(s.Stage, name) || s.Stage == "stage-"+name) {
+				seconds, ran = seconds+s.Seconds, true
+			}
+		}
+		if ran {
+			lines = append(lines, fmt.Sprintf("stage %s: what is copied from it was the same for all platforms, but for times; --share-stage %s runs it once (saves %.1fs of emulation)", visible(name), visible(name), seconds))
+		}
+	}
+	return lines
+}
+
 func names(n int) string { return fmt.Sprintf("%d name%s", n, plural(n)) }
 
 func plural(n int) string {

@@ -19,6 +19,7 @@ var deeds = map[string][2]string{
 	"add-to-copy":   {"ADD made COPY", "ADDs made COPY"},
 	"link":          {"COPY linked", "COPYs linked"},
 	"cross-build":   {"stage cross-built", "stages cross-built"},
+	"share-stages":  {"stage shared by platforms", "stages shared by platforms"},
 }
 
 // Summary says in one line what was done, and whether there is more to read: "optimized: 2 cache mounts, 1 RUN merged; 3 more possible (optbuild

@@ -48,8 +48,7 @@ import (
 // switches it off by default. A stage that the user has put on the build platform and in which `go build` is not told what for is warned about: stock
 // BuildKit puts its binary into the images of all platforms.
 //
-// Why not npm? What `npm run build` writes is up to programs that this package does not know, some of which come as native modules. A person can
-// know that the result is the same everywhere; the remark says what to write.
+// Why not npm? What `npm run build` writes is up to programs that this package does not know, some of which come as native modules. share-stages has more to say of it.
 func crossBuild(w *Work) {
 	for i := range w.Plan.Stages {
 		st := w.Plan.Stages[i]
@@ -66,7 +65,7 @@ func crossBuild(w *Work) {
 			continue
 		}
 		if r := c.refusal(w.Options.Fix); r != nil {
-			if c.kind != downloads {
+			if c.kind != downloads && c.kind != bundles { // of which share-stages has more to say
 				w.Missed(r.step, r.name, r.message, r.args...)
 			}
 			continue
@@ -96,6 +95,12 @@ type crossing struct {
 	builds []*goBuild
 	made   []made
 	ask    *[]string // nil, or where to note the paths of the context that would have to be known; then none of them is taken for a link
+
+	// Of the pass share-stages alone.
+	once    bool // the stage must come to the same for all platforms, not only on all machines
+	options Options
+	written []string // paths that commands of RUNs may have written, and those above which they may have
+	locked  bool     // it rests on a lock file
 }
 
 // Values that stand for "whatever the target's is".
@@ -122,7 +127,7 @@ func newCrossing(p *plan.Plan, f *plan.Facts, root *plan.Stage) *crossing {
 		}
 	}
 	if _, name, ok := p.Resolve(root, f); ok {
-		if short, ok := official(name); ok && short == "golang" {
+		if short, ok := official(name, false); ok && short == "golang" {
 			c.kind = compiles
 		}
 	}
@@ -188,18 +193,52 @@ func (c *crossing) refusal(fix bool) *crossRefusal {
 		}
 		return &crossRefusal{from, "target", "the image is made of the stage that compiles: build in a stage of its own and copy the result", nil}
 	}
-	if c.kind == bundles {
-		return &crossRefusal{from, "javascript", "what JavaScript tools write may depend on the platform; if here it is the same everywhere, write FROM --platform=$BUILDPLATFORM", nil}
+	if c.kind == bundles && !c.once {
+		return &crossRefusal{from, "javascript", "what JavaScript tools write may depend on the platform", nil} // share-stages says it
 	}
 	for _, p := range append(slices.Clone(c.facts.Targets), c.facts.Build) {
 		if p.OS == "" && fix {
 			continue
 		}
 		p = platforms.Normalize(p)
+		if c.once && p.OS == "linux" {
+			continue
+		}
 		if p.OS != "linux" || p.Variant != "" || p.Architecture != "amd64" && p.Architecture != "arm64" {
 			return &crossRefusal{from, "platform", "Go is only told of linux/amd64 and linux/arm64, not of " + platforms.FormatAll(p), []Arg{{"platform", platforms.FormatAll(p)}}}
 		}
 	}
+	if r := c.file(); r != nil {
+		return r
+	}
+	if r := c.base(); r != nil {
+		return r
+	}
+	if r := c.arguments(); r != nil {
+		return r
+	}
+	var r *crossRefusal
+	c.each(func(st *plan.Stage, s *plan.Step, at *plan.State) bool {
+		if c.once {
+			r = c.stepOnce(s, at)
+		}
+		if r == nil {
+			r = c.step(st, s, at)
+		}
+		return r == nil
+	})
+	if r != nil {
+		return r
+	}
+	if c.kind == compiles && len(c.builds) == 0 {
+		return &crossRefusal{from, "no-build", "no go build is seen in this stage", nil}
+	}
+	return c.readers()
+}
+
+// file refuses Dockerfiles in which names do not mean what they say.
+func (c *crossing) file() *crossRefusal {
+	from := c.root.From
 	names := stageNames(c.plan.Stages)
 	for i, name := range names {
 		if slices.ContainsFunc(names[:i], func(n string) bool { return strings.EqualFold(n, name) }) {
@@ -214,51 +253,61 @@ func (c *crossing) refusal(fix bool) *crossRefusal {
 			return &crossRefusal{from, "argument", "the build sets " + name + " itself", []Arg{{"argument", name}}}
 		}
 	}
-	if r := c.base(); r != nil {
-		return r
-	}
-	if r := c.arguments(); r != nil {
-		return r
-	}
-	var r *crossRefusal
-	c.each(func(st *plan.Stage, s *plan.Step, at *plan.State) bool {
-		r = c.step(st, s, at)
-		return r == nil
-	})
-	if r != nil {
-		return r
-	}
-	if c.kind == compiles && len(c.builds) == 0 {
-		return &crossRefusal{from, "no-build", "no go build is seen in this stage", nil}
-	}
-	return c.readers()
+	return nil
 }
 
 // base refuses images of which it is not known that they are the same, but for the programs in them, on the build platform.
 func (c *crossing) base() *crossRefusal {
 	from := c.root.From
-	_, name, ok := c.plan.Resolve(c.root, c.facts)
-	if !ok {
-		return &crossRefusal{from, "base", "the base image depends on a value that is not known", nil}
+	name, r := c.image()
+	if r != nil {
+		return r
 	}
-	for _, n := range append([]string{name}, stageNames(c.family)...) {
-		if c.facts.Replaced(n) {
-			return &crossRefusal{from, "named-context", n + " is replaced by a named build context", []Arg{{"context", n}}}
-		}
+	if _, ok := official(name, c.once); !ok {
+		return &crossRefusal{from, "base", "of " + name + " it is not known what is the same on every platform; of Docker's official " + listed(officials(c.once)) + " images it is", []Arg{{"image", name}}}
 	}
-	if _, ok := official(name); !ok {
-		return &crossRefusal{from, "base", "of " + name + " it is not known what is the same on every platform; of Docker's official golang, alpine, debian and ubuntu images it is", []Arg{{"image", name}}}
-	}
-	img, ok := c.facts.Images[name]
-	built := slices.ContainsFunc(c.facts.Targets, func(p ocispecs.Platform) bool { return same(p, c.facts.Build) })
-	if !ok || !img.Build && !built && !(img.Assumed && !strings.Contains(name, "@")) {
-		return &crossRefusal{from, "base-platform", "it is not known whether " + name + " is the same image on the build platform", []Arg{{"image", name}}}
+	img, r := c.everywhere(name)
+	if r != nil {
+		return r
 	}
 	if v := goVersion(name, img); v != "" && !reproducible(v) {
 		return &crossRefusal{from, "go-version", "Go makes the same on every machine since version 1.21; this is " + v, []Arg{{"version", v}}}
 	}
+	return c.triggers(name, img)
+}
+
+// listed is "a, b and c".
+func listed(names []string) string {
+	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
+}
+
+// image is the name of the image that the stage starts from, if it is no named context.
+func (c *crossing) image() (name string, r *crossRefusal) {
+	_, name, ok := c.plan.Resolve(c.root, c.facts)
+	if !ok || strings.Contains(name, "\x00") {
+		return "", &crossRefusal{c.root.From, "base", "the base image depends on a value that is not known", nil}
+	}
+	for _, n := range append([]string{name}, stageNames(c.family)...) {
+		if c.facts.Replaced(n) {
+			return "", &crossRefusal{c.root.From, "named-context", n + " is replaced by a named build context", []Arg{{"context", n}}}
+		}
+	}
+	return name, nil
+}
+
+// everywhere refuses an image that is not there, or has another configuration, on the build platform or a target.
+func (c *crossing) everywhere(name string) (plan.Image, *crossRefusal) {
+	img, ok := c.facts.Images[name]
+	built := slices.ContainsFunc(c.facts.Targets, func(p ocispecs.Platform) bool { return same(p, c.facts.Build) })
+	if !ok || !img.Build && !built && !(img.Assumed && !strings.Contains(name, "@")) {
+		return img, &crossRefusal{c.root.From, "base-platform", "it is not known whether " + name + " is the same image on the build platform", []Arg{{"image", name}}}
+	}
+	return img, nil
+}
+
+func (c *crossing) triggers(name string, img plan.Image) *crossRefusal {
 	if len(img.OnBuild) > 0 {
-		return &crossRefusal{from, "base", name + " has ONBUILD triggers", []Arg{{"image", name}}}
+		return &crossRefusal{c.root.From, "base", name + " has ONBUILD triggers", []Arg{{"image", name}}}
 	}
 	return nil
 }

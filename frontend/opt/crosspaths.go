@@ -33,7 +33,9 @@ type made struct {
 }
 
 // official is the name of one of Docker's official images of which this pass knows where they have files, and that they are there for linux/amd64 and linux/arm64.
-func official(name string) (string, bool) {
+//
+// What lies in /opt and /home of those for which once holds (Yarn, an empty home) is the same everywhere.
+func official(name string, once bool) (string, bool) {
 	ref, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
 		return "", false
@@ -42,12 +44,19 @@ func official(name string) (string, bool) {
 	if tag, tagged := ref.(reference.Tagged); tagged && (strings.Contains(tag.Tag(), "nanoserver") || strings.Contains(tag.Tag(), "windowsservercore")) {
 		return "", false
 	}
-	return short, ok && slices.Contains([]string{"alpine", "debian", "golang", "ubuntu"}, short)
+	return short, ok && slices.Contains(officials(once), short)
+}
+
+func officials(once bool) []string {
+	if once {
+		return []string{"alpine", "busybox", "buildpack-deps", "debian", "golang", "node", "python", "ruby", "ubuntu"}
+	}
+	return []string{"golang", "alpine", "debian", "ubuntu"}
 }
 
 // goVersion is the version of a golang image, "" if it is not known, as of latest.
 func goVersion(name string, img plan.Image) string {
-	if short, _ := official(name); short != "golang" {
+	if short, _ := official(name, false); short != "golang" {
 		return ""
 	}
 	for _, kv := range img.Env {
@@ -89,6 +98,9 @@ func free(p string) bool {
 		return false
 	}
 	if !slices.Contains(taken, parts[0]) {
+		return true
+	}
+	if parts[0] == "usr" && len(parts) > 2 && parts[1] == "src" && !strings.HasPrefix(parts[2], "linux") && !strings.ContainsAny(parts[2], "*?[") { // empty, but for linux-headers where they are installed
 		return true
 	}
 	return slices.Contains(shared, parts[0]) && len(parts) > 1 || parts[0] == "go" && len(parts) > 2 && parts[1] == "src"
@@ -283,7 +295,7 @@ func crossWants(p *plan.Plan, f *plan.Facts) (want []string) {
 }
 
 // crossImages are the base images of which crossBuild would like to know whether they are the same on the build platform.
-func crossImages(p *plan.Plan, f *plan.Facts) (names []string) {
+func crossImages(p *plan.Plan, f *plan.Facts, _ Options) (names []string) {
 	if !crosses(f) {
 		return nil
 	}
@@ -292,7 +304,7 @@ func crossImages(p *plan.Plan, f *plan.Facts) (names []string) {
 		if base != nil || !ok || st.Def.Platform != "" {
 			continue
 		}
-		if _, ok := official(name); !ok {
+		if _, ok := official(name, false); !ok {
 			continue
 		}
 		if c := newCrossing(p, f, st); c.kind == compiles || c.kind == downloads {

@@ -30,6 +30,7 @@ func (c *crossing) step(st *plan.Stage, s *plan.Step, at *plan.State) *crossRefu
 // running is a RUN of a stage on its way to the build platform.
 type running struct {
 	c      *crossing
+	stage  *plan.Stage
 	s      *plan.Step
 	at     *plan.State
 	sc     *script.Script
@@ -61,7 +62,7 @@ func (c *crossing) runs(st *plan.Stage, s *plan.Step, run *instructions.RunComma
 		return &crossRefusal{s, "mount", "a mount depends on a value that is not known", nil}
 	}
 	for _, m := range mounts {
-		if target := absolute(at.Dir, m.Target); m.Type == instructions.MountTypeCache && !cacheDir(target) || m.Type == instructions.MountTypeBind && !free(target) {
+		if target := absolute(at.Dir, m.Target); m.Type == instructions.MountTypeCache && !cacheDir(target) && !(c.once && target == npmCache) || m.Type == instructions.MountTypeBind && !free(target) {
 			return &crossRefusal{s, "mount", "what is mounted at " + target + " may be programs, or a cache of them", []Arg{{"target", target}}}
 		}
 	}
@@ -69,7 +70,13 @@ func (c *crossing) runs(st *plan.Stage, s *plan.Step, run *instructions.RunComma
 	if err != nil {
 		return &crossRefusal{s, "shell", "the shell text is not understood: " + err.Error(), nil}
 	}
+	for _, name := range machineVariables {
+		if sc.MayRead(name) {
+			return &crossRefusal{s, "machine", "the shell text may ask for " + name + ", which is the machine's", []Arg{{"variable", name}}}
+		}
+	}
 	r := newRunning(c, s, sc, at)
+	r.stage = st
 	if refused := r.shell(); refused != nil {
 		return refused
 	}
@@ -162,6 +169,14 @@ func (r *running) command(cmd script.Command) *crossRefusal {
 	if slices.ContainsFunc(cmd.Wrappers, func(w string) bool { return w != "env" }) || len(cmd.Wrappers) > 0 && cmd.Words[1].Literal && strings.HasPrefix(cmd.Words[1].Value, "-") {
 		return r.no("wrapper", strings.Join(cmd.Wrappers, ", ")+" may change what the command sees", cmd)
 	}
+	if refused := r.elsewhere(cmd); refused != nil {
+		return refused
+	}
+	if r.c.once {
+		if refused := r.moves(cmd); refused != nil {
+			return refused
+		}
+	}
 	if !r.known(cmd) {
 		label := name
 		if label == "" {
@@ -172,6 +187,8 @@ func (r *running) command(cmd script.Command) *crossRefusal {
 	switch {
 	case name == "go":
 		return r.golang(cmd)
+	case r.c.once && slices.Contains([]string{"npm", "sed", "ln"}, name): // looked at by moves
+		return nil
 	case slices.Contains(texts, name) || name == "apt-get" || name == "apt" || name == "apk" || name == "update-ca-certificates":
 		return nil
 	}
@@ -186,6 +203,8 @@ func (r *running) known(cmd script.Command) bool {
 		return true
 	case name == "go":
 		return true
+	case r.c.once && slices.Contains([]string{"npm", "sed", "ln", "bunzip2", "unxz", "unzstd", "xz", "zstd"}, name): // looked at by moves
+		return true
 	case name == "update-ca-certificates":
 		return len(args) == 0
 	case name == "git":
@@ -193,7 +212,7 @@ func (r *running) known(cmd script.Command) bool {
 	case name == "curl":
 		return flagsAmong(args, "fsSLkO#g", "--fail", "--silent", "--show-error", "--location", "--insecure", "--remote-name", "--output", "--retry", "--retry-delay", "--connect-timeout", "--proto", "--tlsv1.2", "-o")
 	case name == "wget":
-		return flagsAmong(args, "qcnv", "--quiet", "--no-verbose", "--progress", "--no-check-certificate", "--tries", "--timeout", "--https-only", "-O", "-P", "-qO")
+		return flagsAmong(args, "qcnv", "--quiet", "--no-verbose", "--progress", "--no-check-certificate", "--tries", "--timeout", "--https-only", "-O", "-P", "-qO", "-O-", "-qO-", "-nvO-")
 	case name == "tar":
 		return len(args) > 0 && (strings.Trim(strings.TrimPrefix(args[0].Value, "-"), "xzjJvpf") == "" || strings.HasPrefix(args[0].Value, "--")) &&
 			flagsAmong(args[1:], "xzjJvpf", "-C", "--directory", "--strip-components", "--strip", "--no-same-owner", "--same-owner", "--gzip", "--extract", "--file")
@@ -307,7 +326,7 @@ func (r *running) fills(cmd script.Command) (string, bool) {
 	case "git":
 		return path.Join(r.dir, "x"), true
 	case "wget":
-		return path.Join(r.dir, "x"), !cmd.HasFlag("-O", "-qO")
+		return path.Join(r.dir, "x"), !cmd.HasFlag("-O", "-qO", "-O-", "-qO-", "-nvO-")
 	case "curl":
 		return path.Join(r.dir, "x"), cmd.HasFlag("-O", "--remote-name")
 	}
@@ -363,6 +382,10 @@ func (r *running) note(cmd script.Command, ops []string) {
 			add(r.dir, archive)
 		}
 	case "git":
+		if args := cmd.Args(); len(args) > 2 && args[0].Value == "clone" && web(args[len(args)-2]) && len(ops) > 0 && !web(args[len(args)-1]) { // clone ... URL DIRECTORY
+			add(ops[len(ops)-1], archive)
+			return
+		}
 		add(r.dir, archive)
 		for _, p := range ops {
 			add(p, archive)

@@ -40,7 +40,7 @@ type Pass struct {
 	// again when some were told.
 	Wants func(*plan.Plan, *plan.Facts) []string
 	// Images lists base images of which the pass needs to know whether they are the same on the build platform, nil for none.
-	Images func(*plan.Plan, *plan.Facts) []string
+	Images func(*plan.Plan, *plan.Facts, Options) []string
 
 	Run func(*Work)
 }
@@ -58,8 +58,10 @@ const (
 type Options struct {
 	Level    Level // "" is Safe
 	Disabled []string
-	Rewrites int  // do only the first N rewrites, for bisection; 0 means all, a negative number none
-	Fix      bool // the result is a Dockerfile for people, not for this build
+	Rewrites int      // do only the first N rewrites, for bisection; 0 means all, a negative number none
+	Fix      bool     // the result is a Dockerfile for people, not for this build
+	Share    []string // stages that give the same to all platforms, as the user knows: --share-stage
+	Checked  bool     // the images are looked through for machine code of shared stages (see Shared)
 }
 
 // Check reports an unknown level or pass.
@@ -73,6 +75,9 @@ func (o Options) Check() error {
 		if !slices.Contains(Names(), d) {
 			return fmt.Errorf("unknown pass %q: want one of %v", d, Names())
 		}
+	}
+	if len(o.Share) > 0 && (o.Level == Off || slices.Contains(o.Disabled, ShareStages)) {
+		return fmt.Errorf("a stage can't be shared where the pass %s is switched off", ShareStages)
 	}
 	return nil
 }
@@ -147,7 +152,7 @@ func Images(p *plan.Plan, f *plan.Facts, o Options) []string {
 	var want []string
 	for _, pass := range o.passes() {
 		if pass.Images != nil {
-			want = append(want, pass.Images(p, f)...)
+			want = append(want, pass.Images(p, f, o)...)
 		}
 	}
 	slices.Sort(want)

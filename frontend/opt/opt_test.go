@@ -20,7 +20,7 @@ import (
 //
 //	Dockerfile      what comes in
 //	facts           optional JSON of plan.Facts; without it every base image is known and the same on all platforms: it sets PATH and nothing else, and linux/amd64 is built
-//	options         optional JSON of Options; without it the level is all
+//	options         optional JSON of Options; without it the level is all; shared stages are checked unless it says otherwise
 //	context/<path>  files of the context; with one of them, or a section "context", the whole context is known, without it nothing is. A path
 //	                that ends in -> TARGET is a symlink; a section context/<path>:archive is a file that ADD would unpack
 //	want            the Dockerfile that comes out, or the line "unchanged"
@@ -85,7 +85,7 @@ type testCase struct {
 
 func readCase(t testing.TB, a *txtar.Archive) *testCase {
 	t.Helper()
-	c := &testCase{archive: a, options: Options{Level: All}}
+	c := &testCase{archive: a, options: Options{Level: All, Checked: true}}
 	for _, f := range a.Files {
 		switch {
 		case f.Name == "Dockerfile":

@@ -19,6 +19,15 @@ var Passes = []Pass{
 		Run:    crossBuild,
 	},
 	{
+		Name:   ShareStages,
+		Doc:    "run stages that give all platforms the same once, on the build platform",
+		Order:  "behind cross-build, which takes what needs no emulation though it runs for each platform; early for the same reasons",
+		Keeps:  Files,
+		Wants:  shareWants,
+		Images: shareImages,
+		Run:    shareStages,
+	},
+	{
 		Name:  "sink-volatile",
 		Doc:   "move an ARG or ENV that changes from build to build below the RUNs that cannot read it",
 		Order: "before passes that put steps next to each other: an ARG between two RUNs keeps them apart",

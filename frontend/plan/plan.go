@@ -52,6 +52,8 @@ type Step struct {
 	Lines Lines                // of the user's file
 	Of    []int                // IDs of the user's steps that a made step stands for, nil for the user's own
 	keep  map[string]bool
+
+	shares bool // see Shares
 }
 
 // Lines are a range of lines of the user's file, from 1, both included.
@@ -204,6 +206,7 @@ func (p *Plan) made1(text string, of []*Step) *Step {
 			s.Of = append(s.Of, o.ID)
 		}
 		s.Of = append(s.Of, o.Of...)
+		s.shares = s.shares || o.shares
 		for k := range o.keep {
 			if s.keep == nil {
 				s.keep = map[string]bool{}

@@ -20,6 +20,7 @@ func (p *Plan) pragmas() {
 	}
 	for _, st := range p.Stages {
 		st.From.keep = kept(st.From.Lead, all)
+		st.From.shares = sharePragma.MatchString(st.From.Lead) || st.Index == 0 && len(p.Args) == 0 && sharePragma.MatchString(p.Head)
 		for _, s := range st.Steps {
 			lead := s.Lead
 			if !strings.Contains(s.Text, "<<") { // a heredoc's lines are no comments
@@ -52,3 +53,9 @@ func kept(comments string, outer map[string]bool) map[string]bool {
 
 // Off are the names of passes, and of whatever else has a name, that pragmas forbid for the step, sorted; "*" is all.
 func (s *Step) Off() []string { return slices.Sorted(maps.Keys(s.keep)) }
+
+// sharePragma matches a comment line that says of a stage that it gives the same to all platforms: "# optbuild: share".
+var sharePragma = regexp.MustCompile(`(?mi)^[ \t]*#[ \t]*optbuild:[ \t]*share[ \t]*\r?$`)
+
+// Shares reports whether such a comment stands above the FROM. Above the first FROM it is the first stage's.
+func (s *Step) Shares() bool { return s.shares }
