@@ -21,6 +21,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder/compress"
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/record"
 )
 
@@ -147,9 +148,10 @@ func (m fileManager) New(ctx context.Context, parent cache.ImmutableRef, g sessi
 		}
 		logrus.WithError(err).Debug("layers are fetched for a file operation")
 	}
-	w, err := m.Manager.New(ctx, parent, g, opts...)
+	below := parent.ID()
+	w, err := m.Manager.New(lazypull.WithRoot(ctx, func(id string) { below = id }), parent, g, opts...)
 	if err == nil {
-		m.files.elsewhere.Place(session.AllSessionIDs(g), parent.ID(), m.places)
+		m.files.elsewhere.Place(session.AllSessionIDs(g), below, m.places)
 	}
 	return w, err
 }

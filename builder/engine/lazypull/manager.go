@@ -31,6 +31,10 @@ func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.G
 	if parent == nil || !partial(parent) {
 		return m.Manager.New(ctx, parent, g, opts...)
 	}
+	if on := m.onTwins(ctx, parent, g); on != nil {
+		defer func() { _ = on.Release(context.WithoutCancel(ctx)) }()
+		parent = on
+	}
 	defer m.expectLowest(ctx, parent, g)()
 	if m.p != nil {
 		if err := m.between(ctx, parent, g); err != nil {

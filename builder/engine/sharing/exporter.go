@@ -70,9 +70,13 @@ func (e *exporter) Finalize(ctx context.Context) (map[string]string, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	twinless := e.twinless(ctx)
 	used, due := e.used()
 	if len(entries) > 0 || due {
 		e.add(ctx, append(entries, used...))
+	}
+	if twins := e.twins(ctx, twinless); len(twins) > 0 { // they take a while: all else is there already
+		e.add(ctx, twins)
 	}
 	return nil, nil
 }
