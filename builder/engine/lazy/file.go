@@ -40,6 +40,7 @@ type Elsewhere interface {
 // Files makes file operations on layers that have not been fetched. Its methods may be called concurrently.
 type Files struct {
 	elsewhere Elsewhere
+	parts     inParts // nil: nothing is read in parts
 
 	mu sync.Mutex
 	// made are the results of such operations, by the id of their record: where their files are, for as long as a reference is held.
@@ -55,8 +56,12 @@ type made struct {
 // maxMade is how many results are kept at hand.
 const maxMade = 256
 
-// NewFiles returns what asks others for trees.
-func NewFiles(e Elsewhere) *Files { return &Files{elsewhere: e, made: map[string]made{}} }
+// NewFiles returns what asks others for trees. The manager is [Plain]'s.
+func NewFiles(e Elsewhere, m cache.Manager) *Files {
+	f := &Files{elsewhere: e, made: map[string]made{}}
+	f.parts, _ = m.(inParts)
+	return f
+}
 
 // Dir returns the directory of a layer that a file operation made although those below it were not fetched; "" if it did not.
 func (f *Files) Dir(id string) string {
@@ -255,7 +260,13 @@ func (w *onSkeleton) Commit(ctx context.Context) (cache.ImmutableRef, error) {
 }
 
 // Op is a file operation that was made twice: with a Manager, and without one, for when that can't do it.
-func Op(late, plain solver.Op) solver.Op { return fileOp{late, plain} }
+func (f *Files) Op(late, plain solver.Op) solver.Op {
+	op := fileOp{late, plain}
+	if f.parts != nil {
+		return readsInParts{op, f.parts}
+	}
+	return op
+}
 
 type fileOp struct {
 	solver.Op

@@ -92,6 +92,32 @@ func (m manager) onTwins(ctx context.Context, parent cache.ImmutableRef, g sessi
 	return r
 }
 
+// OnTwins is for who only reads files, and runs no step on them.
+func (m manager) OnTwins(ctx context.Context, r cache.ImmutableRef, g session.Group) cache.ImmutableRef {
+	if !partial(r) {
+		return nil
+	}
+	on := m.onTwins(ctx, r, g)
+	if on == nil {
+		return nil
+	}
+	if err := m.between(ctx, on, g); err != nil {
+		logrus.WithError(err).Debug("the twins of layers are not used")
+		_ = on.Release(context.WithoutCancel(ctx))
+		return nil
+	}
+	return on
+}
+
+// Unread returns a function that says why a layer, whichever it is, could not be read since Unread was called.
+func (m manager) Unread() func() error {
+	if m.p == nil {
+		return func() error { return nil }
+	}
+	before, _ := m.p.failures.coming()
+	return func() error { return m.p.failures.since(before, func(string) bool { return true }) }
+}
+
 func (m manager) twinsOf(ctx context.Context, parent cache.ImmutableRef, list cache.RefList, ids []string, g session.Group) (r cache.ImmutableRef, err error) {
 	remotes, err := parent.GetRemotes(ctx, false, cacheconfig.RefConfig{Compression: compression.New(compression.Default)}, false, g)
 	if err != nil || len(remotes) == 0 {

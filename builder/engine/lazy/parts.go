@@ -1,0 +1,148 @@
+package lazy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/snapshot"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/worker"
+	"github.com/opencontainers/go-digest"
+)
+
+// inParts is a manager that has other records of the same files, of which only what is read is fetched (package lazypull: twins).
+type inParts interface {
+	// OnTwins returns such a record; nil if there is none.
+	OnTwins(ctx context.Context, r cache.ImmutableRef, g session.Group) cache.ImmutableRef
+	// Unread returns a function that says why files could not be read meanwhile; nil if they could.
+	Unread() func() error
+}
+
+// OnTwins and Unread are those of the manager below.
+func (m plainManager) OnTwins(ctx context.Context, r cache.ImmutableRef, g session.Group) cache.ImmutableRef {
+	if p, ok := m.Manager.(inParts); ok {
+		return p.OnTwins(ctx, Unwrap(r), g)
+	}
+	return nil
+}
+
+func (m plainManager) Unread() func() error {
+	if p, ok := m.Manager.(inParts); ok {
+		return p.Unread()
+	}
+	return func() error { return nil }
+}
+
+// reader is what a file operation reads in parts: the image that it copies from, or the names of users.
+type reader struct {
+	cache.ImmutableRef
+	m inParts
+
+	mu sync.Mutex
+	on cache.ImmutableRef // nil: it was not mounted, or is read as it is
+}
+
+func (r *reader) unwrap() cache.ImmutableRef { return Unwrap(r.ImmutableRef) }
+
+func (r *reader) Clone() cache.ImmutableRef { return r.ImmutableRef.Clone() }
+
+func (r *reader) Mount(ctx context.Context, readonly bool, g session.Group) (snapshot.Mountable, error) {
+	r.mu.Lock()
+	if r.on == nil && readonly {
+		r.on = r.m.OnTwins(ctx, r.ImmutableRef, g)
+	}
+	on := r.on
+	r.mu.Unlock()
+	if on != nil {
+		return on.Mount(ctx, readonly, g)
+	}
+	return r.ImmutableRef.Mount(ctx, readonly, g)
+}
+
+// readResult is a solver's result that is read so.
+type readResult struct {
+	solver.Result
+	ref *worker.WorkerRef
+}
+
+func (r readResult) Sys() any { return r.ref }
+
+// readers returns the inputs of an operation, those that have not been fetched to be read in parts, and what releases these.
+func readers(m inParts, inputs []solver.Result) (list []solver.Result, done func(context.Context)) {
+	var all []*reader
+	for _, in := range inputs {
+		if w, ok := in.Sys().(*worker.WorkerRef); ok && Pending(w.ImmutableRef) {
+			r := &reader{ImmutableRef: w.ImmutableRef, m: m}
+			all = append(all, r)
+			in = readResult{in, &worker.WorkerRef{ImmutableRef: r, Worker: w.Worker}}
+		}
+		list = append(list, in)
+	}
+	return list, func(ctx context.Context) {
+		for _, r := range all {
+			if r.on != nil {
+				release(ctx, r.on)
+			}
+		}
+	}
+}
+
+// readsInParts is a file operation that reads what has not been fetched in parts.
+type readsInParts struct {
+	solver.Op
+	m inParts
+}
+
+// CacheMap has what the operation reads known by its content, as ever; that is read in parts, too. What is noted of it belongs to the record of the parts.
+func (o readsInParts) CacheMap(ctx context.Context, jobCtx solver.JobContext, index int) (*solver.CacheMap, bool, error) {
+	m, done, err := o.Op.CacheMap(ctx, jobCtx, index)
+	if err != nil || m == nil {
+		return m, done, err
+	}
+	parted := *m
+	parted.Deps = slices.Clone(m.Deps)
+	for i, d := range m.Deps {
+		if d.ComputeDigestFunc != nil {
+			parted.Deps[i].ComputeDigestFunc = o.digest(d.ComputeDigestFunc)
+		}
+	}
+	return &parted, done, nil
+}
+
+func (o readsInParts) digest(of solver.ResultBasedCacheFunc) solver.ResultBasedCacheFunc {
+	return func(ctx context.Context, in solver.Result, g session.Group) (digest.Digest, error) {
+		unread := o.m.Unread()
+		if w, ok := in.Sys().(*worker.WorkerRef); ok && Pending(w.ImmutableRef) {
+			if on := o.m.OnTwins(ctx, w.ImmutableRef, g); on != nil {
+				defer release(ctx, on)
+				in = readResult{in, &worker.WorkerRef{ImmutableRef: on, Worker: w.Worker}}
+			}
+		}
+		d, err := of(ctx, in, g)
+		return d, because(err, unread)
+	}
+}
+
+// Exec is the operation's.
+func (o readsInParts) Exec(ctx context.Context, jobCtx solver.JobContext, inputs []solver.Result) ([]solver.Result, error) {
+	unread := o.m.Unread()
+	list, done := readers(o.m, inputs)
+	defer done(ctx)
+	out, err := o.Op.Exec(ctx, jobCtx, list)
+	return out, because(err, unread)
+}
+
+// because is an error with why files could not be read: the operation knows of an I/O error only.
+func because(err error, unread func() error) error {
+	if err == nil {
+		return nil
+	}
+	if why := unread(); why != nil {
+		return fmt.Errorf("%w (%v)", why, err)
+	}
+	return err
+}
