@@ -1,8 +1,10 @@
 package sharing
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
@@ -162,6 +164,9 @@ func now() time.Time { return time.Now().UTC() }
 
 // known is true if all that the build knows was in the caches that it has read.
 func (e *exporter) known(ctx context.Context, config *cacheimporttypes.CacheConfig, blobs v1.DescriptorProvider) (bool, error) {
+	if same, err := e.same(config); same || err != nil {
+		return same, err
+	}
 	chains := v1.NewCacheChains()
 	for _, b := range e.builds {
 		b.mu.Lock()
@@ -182,6 +187,23 @@ func (e *exporter) known(ctx context.Context, config *cacheimporttypes.CacheConf
 	}
 	is, _, err := chains.Marshal(ctx)
 	return reflect.DeepEqual(was, is), err
+}
+
+// same is true if an earlier build knew just this, which takes less time to find out than whether several did together.
+func (e *exporter) same(config *cacheimporttypes.CacheConfig) (bool, error) {
+	text, err := json.Marshal(config)
+	if err != nil {
+		return false, err
+	}
+	for _, b := range e.builds {
+		b.mu.Lock()
+		same := slices.ContainsFunc(b.solved, func(s *solved) bool { return bytes.Equal(s.config, text) })
+		b.mu.Unlock()
+		if same {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (e *exporter) solved(ctx context.Context, s *solved, blobs v1.DescriptorProvider) (remote.Entry, error) {
