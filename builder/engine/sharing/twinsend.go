@@ -24,6 +24,9 @@ import (
 	"github.com/optbuild/optbuild/cache/remote"
 )
 
+// twinShare is which part of the cache's bound a layer may have at most that gets a twin.
+const twinShare = 4
+
 // twinless are the large layers of base images below steps of the builds that are here, and of which no cache has a twin. Those that have one in the scope that is written are in use.
 func (e *exporter) twinless(ctx context.Context) (list []ocispecs.Descriptor) {
 	seen := map[string]bool{}
@@ -40,6 +43,9 @@ func (e *exporter) twinless(ctx context.Context) (list []ocispecs.Descriptor) {
 			}
 			seen[id] = true
 			d, ok := e.large(ctx, id)
+			if most := e.store.options.MaxBytes; most > 0 && d.Size > most/twinShare {
+				continue // it would be dropped, or much else for it, and made again
+			}
 			if !ok || e.uses(b, kindTwin, twinKey(d.Annotations[labels.LabelUncompressed])) {
 				continue
 			}
