@@ -31,9 +31,11 @@ func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.G
 	if parent == nil || !partial(parent) {
 		return m.Manager.New(ctx, parent, g, opts...)
 	}
-	if on := m.onTwins(ctx, parent, g); on != nil {
-		defer func() { _ = on.Release(context.WithoutCancel(ctx)) }()
-		parent = on
+	for _, instead := range []func(context.Context, cache.ImmutableRef, session.Group) cache.ImmutableRef{m.offTwins, m.onTwins} {
+		if on := instead(ctx, parent, g); on != nil {
+			defer func() { _ = on.Release(context.WithoutCancel(ctx)) }()
+			parent = on
+		}
 	}
 	defer m.expectLowest(ctx, parent, g)()
 	if m.p != nil {

@@ -17,6 +17,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 
+	"github.com/optbuild/optbuild/builder/compress"
 	records "github.com/optbuild/optbuild/builder/record"
 )
 
@@ -134,20 +135,28 @@ func (m manager) twinsOf(ctx context.Context, parent cache.ImmutableRef, list ca
 	if err := simple(list, layers); err != nil {
 		return nil, err
 	}
+	for i := range twins {
+		m.p.noteTwinned(layers[i].Digest)
+	}
+	names := records.Chains(list, func(chain string) string { return m.p.twins.Chain(ids, chain) })
+	return m.restack(ctx, parent, list, layers, first, twins, names)
+}
+
+// restack makes the records of layers again, from the first one on: with twins, by their names for other machines, if there are any.
+func (m manager) restack(ctx context.Context, parent cache.ImmutableRef, list cache.RefList, layers []ocispecs.Descriptor, first int, twins map[int]Twin, names []string) (r cache.ImmutableRef, err error) {
 	handlers := cache.DescHandlers{}
 	for i, d := range layers {
 		h := parent.DescHandler(d.Digest)
-		if t, ok := twins[i]; ok && h != nil {
-			m.p.noteTwinned(d.Digest)
+		if h == nil {
+			continue
+		}
+		if t, ok := twins[i]; ok || hasTwin(h) {
 			own := *h
 			own.SnapshotLabels = t.Labels
 			h = &own
 		}
-		if h != nil {
-			handlers[d.Digest] = h
-		}
+		handlers[d.Digest] = h
 	}
-	names := records.Chains(list, func(chain string) string { return m.p.twins.Chain(ids, chain) })
 	if first > 0 {
 		r = list[first-1].Clone()
 	}
@@ -186,6 +195,51 @@ func (p *Puller) believed(l layer) layer {
 	return l
 }
 
+// offTwins returns what a build that asks for no shared cache runs on in place of a record that is read by twins: the layers as they are in images. So it needs nothing of a cache that may be gone or damaged, which may be why it does
+// not ask. It is nil if there are no twins, or if that can't be done.
+func (m manager) offTwins(ctx context.Context, parent cache.ImmutableRef, g session.Group) cache.ImmutableRef {
+	if m.p == nil || m.p.twins == nil || g == nil || m.p.twins.Asked(session.AllSessionIDs(g)) {
+		return nil
+	}
+	list := parent.LayerChain()
+	defer func() { _ = list.Release(context.WithoutCancel(ctx)) }()
+	if !slices.ContainsFunc(list, func(l cache.ImmutableRef) bool { return blobOnly(l) && l.GetString(records.Name) != "" }) {
+		return nil
+	}
+	r, err := m.plain(ctx, parent, list, g)
+	if err != nil {
+		logrus.WithError(err).Debug("a build without a shared cache reads layers by it")
+	}
+	return r
+}
+
+func (m manager) plain(ctx context.Context, parent cache.ImmutableRef, list cache.RefList, g session.Group) (cache.ImmutableRef, error) {
+	c := compress.Instead(compression.New(compression.Default), compress.Options{Cores: 1})
+	remotes, err := parent.GetRemotes(ctx, true, cacheconfig.RefConfig{Compression: c}, false, g)
+	if err != nil {
+		return nil, err
+	}
+	layers := remotes[0].Descriptors
+	if len(layers) != len(list) || list[len(list)-1].ID() != parent.ID() {
+		return nil, errors.New("its layers are not those of its blobs")
+	}
+	first := -1
+	for i, l := range list {
+		below := ""
+		if i > 0 {
+			below = list[i-1].GetString(records.Chain)
+		}
+		if blobOnly(l) && !is(l, below, layers[i]) {
+			first = i
+			break
+		}
+	}
+	if first < 0 {
+		return nil, nil
+	}
+	return m.restack(ctx, parent, list, layers, first, nil, make([]string, len(list)))
+}
+
 // find looks for twins of layers that are not here. First is the lowest that has one; -1 if there is none, or if above it are files that would have to be made again.
 func (m manager) find(ctx context.Context, list cache.RefList, layers []ocispecs.Descriptor, ids []string) (twins map[int]Twin, first int) {
 	twins, first = map[int]Twin{}, -1
@@ -213,16 +267,21 @@ func (m manager) find(ctx context.Context, list cache.RefList, layers []ocispecs
 func simple(list cache.RefList, layers []ocispecs.Descriptor) error {
 	below := ""
 	for i, l := range list {
-		chain, diffID := l.GetString(records.Chain), l.GetString(records.DiffID)
-		if chain == "" || chain != records.ChainOf(below, diffID, "") && chain != records.ChainOf(below, diffID, layers[i].Annotations[estargz.TOCJSONDigestAnnotation]) {
+		if !is(l, below, layers[i]) {
 			return errors.New("it is no layer on the one below")
 		}
 		if l.GetLayerType() != "" {
 			return fmt.Errorf("it is a layer of %s", l.GetLayerType())
 		}
-		below = chain
+		below = l.GetString(records.Chain)
 	}
 	return nil
+}
+
+// is is true if a record is that of a layer on what is below, with no table but its own.
+func is(l cache.ImmutableRef, below string, d ocispecs.Descriptor) bool {
+	chain, diffID := l.GetString(records.Chain), l.GetString(records.DiffID)
+	return chain != "" && (chain == records.ChainOf(below, diffID, "") || chain == records.ChainOf(below, diffID, d.Annotations[estargz.TOCJSONDigestAnnotation]))
 }
 
 // twin makes the record of one layer on what is below. It is known by the layer's blob; the twin's table is a part of its chain id only.
