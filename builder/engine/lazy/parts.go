@@ -18,14 +18,23 @@ import (
 type inParts interface {
 	// OnTwins returns such a record; nil if there is none.
 	OnTwins(ctx context.Context, r cache.ImmutableRef, g session.Group) cache.ImmutableRef
+	// OffTwins returns the record of what is read by twins as it is without them, for a build that does without; nil if there is no need.
+	OffTwins(ctx context.Context, r cache.ImmutableRef, g session.Group) cache.ImmutableRef
 	// Unread returns a function that says why files could not be read meanwhile; nil if they could.
 	Unread() func() error
 }
 
-// OnTwins and Unread are those of the manager below.
+// OnTwins, OffTwins and Unread are those of the manager below.
 func (m plainManager) OnTwins(ctx context.Context, r cache.ImmutableRef, g session.Group) cache.ImmutableRef {
 	if p, ok := m.Manager.(inParts); ok {
 		return p.OnTwins(ctx, Unwrap(r), g)
+	}
+	return nil
+}
+
+func (m plainManager) OffTwins(ctx context.Context, r cache.ImmutableRef, g session.Group) cache.ImmutableRef {
+	if p, ok := m.Manager.(inParts); ok {
+		return p.OffTwins(ctx, Unwrap(r), g)
 	}
 	return nil
 }

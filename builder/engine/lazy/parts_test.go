@@ -9,6 +9,7 @@ import (
 
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/metadata"
+	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/snapshot"
 	"github.com/moby/buildkit/solver"
@@ -61,6 +62,13 @@ func (t twinsOf) OnTwins(_ context.Context, r cache.ImmutableRef, _ session.Grou
 		return nil
 	}
 	return &named{name: "twin of " + t.name, here: true, log: t.log}
+}
+
+func (t twinsOf) OffTwins(_ context.Context, r cache.ImmutableRef, _ session.Group) cache.ImmutableRef {
+	if r.ID() != "twin of "+t.name {
+		return nil
+	}
+	return &named{name: t.name, here: true, log: t.log}
 }
 
 func (t twinsOf) Unread() func() error { return func() error { return t.unread } }
@@ -155,6 +163,50 @@ func TestUnread(t *testing.T) {
 		for _, err := range []error{keyErr, execErr} {
 			if err == nil || !strings.Contains(err.Error(), "input/output error") || errors.Is(err, unread) != (unread != nil) {
 				t.Errorf("unread %v: got %v", unread, err)
+			}
+		}
+	}
+}
+
+// exporting is an exporter that reads what it exports.
+type exporting struct {
+	exporter.Exporter
+	exporter.ExporterInstance
+	err error
+}
+
+func (e exporting) Resolve(context.Context, int, map[string]string) (exporter.ExporterInstance, error) {
+	return e, nil
+}
+
+func (e exporting) Export(ctx context.Context, src *exporter.Source, _ exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	_, err := src.Ref.Mount(ctx, true, nil)
+	return nil, nil, nil, errors.Join(err, e.err)
+}
+
+// TestExporter: what is exported to files is read without twins where the build does without, and says what could not be read.
+func TestExporter(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		files bool
+		want  []string
+	}{{"twin of base", true, []string{"mount base", "release base"}}, {"twin of base", false, []string{"mount twin of base"}}, {"base", true, []string{"mount base"}}} {
+		var log []string
+		m := Plain(twinsOf{name: "base", unread: errors.New("the registry is gone"), log: &log})
+		for _, fails := range []error{nil, errors.New("input/output error")} {
+			log = nil
+			i, err := Exporter(exporting{err: fails}, m, tc.files).Resolve(t.Context(), 0, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			src := &exporter.Source{Metadata: map[string][]byte{"a": nil}}
+			src.SetRef(&named{name: tc.name, log: &log})
+			_, _, _, err = i.Export(t.Context(), src, exporter.ExportBuildInfo{SessionID: "s"})
+			if (err != nil) != (fails != nil) || err != nil && !strings.Contains(err.Error(), "the registry is gone") {
+				t.Errorf("%s: %v", tc.name, err)
+			}
+			if !slices.Equal(log, tc.want) {
+				t.Errorf("%s: got %q, want %q", tc.name, log, tc.want)
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.G
 	if parent == nil || !partial(parent) {
 		return m.Manager.New(ctx, parent, g, opts...)
 	}
-	for _, instead := range []func(context.Context, cache.ImmutableRef, session.Group) cache.ImmutableRef{m.offTwins, m.onTwins} {
+	for _, instead := range []func(context.Context, cache.ImmutableRef, session.Group) cache.ImmutableRef{m.OffTwins, m.onTwins} {
 		if on := instead(ctx, parent, g); on != nil {
 			defer func() { _ = on.Release(context.WithoutCancel(ctx)) }()
 			parent = on

@@ -195,9 +195,9 @@ func (p *Puller) believed(l layer) layer {
 	return l
 }
 
-// offTwins returns what a build that asks for no shared cache runs on in place of a record that is read by twins: the layers as they are in images. So it needs nothing of a cache that may be gone or damaged, which may be why it does
+// OffTwins returns what a build that asks for no shared cache runs on in place of a record that is read by twins: the layers as they are in images. So it needs nothing of a cache that may be gone or damaged, which may be why it does
 // not ask. It is nil if there are no twins, or if that can't be done.
-func (m manager) offTwins(ctx context.Context, parent cache.ImmutableRef, g session.Group) cache.ImmutableRef {
+func (m manager) OffTwins(ctx context.Context, parent cache.ImmutableRef, g session.Group) cache.ImmutableRef {
 	if m.p == nil || m.p.twins == nil || g == nil || m.p.twins.Asked(session.AllSessionIDs(g)) {
 		return nil
 	}
