@@ -235,3 +235,43 @@ func TestBelieved(t *testing.T) {
 		}
 	}
 }
+
+// TestOffTwins: a build that asks for no cache runs on the layers themselves, also what an earlier one has made on twins; one that asks goes on.
+func TestOffTwins(t *testing.T) {
+	t.Setenv(variable, "")
+	p := &Puller{supported: func() error { return nil }, twins: twinsFor{"base"}}
+	inner, parent := &stacking{}, stack("+low", "base", "copy")
+	m := Manager(inner, p, nil, &unpack.Early{})
+	on := func(r *stacked, gid string) *stacked {
+		if _, err := m.New(t.Context(), r, session.NewGroup(gid)); !errors.Is(err, errMade) {
+			t.Fatal(err)
+		}
+		return inner.on
+	}
+	twins := on(parent, "asks")
+	if twins.ID() == parent.ID() {
+		t.Fatal("it does not run on twins")
+	}
+	run := &stacked{below: twins, here: true, handlers: twins.handlers, released: new(int), layer: ocispecs.Descriptor{Digest: digest.FromString("blob of run")}}
+	diffID := digest.FromString("run").String()
+	run.fields = map[string]string{records.DiffID: diffID, records.Chain: records.ChainOf(twins.ID(), diffID, "")}
+	if got := on(run, "asks"); got != run {
+		t.Errorf("a build that asks goes on with %v", got)
+	}
+	got := on(run, "other")
+	if want := records.ChainOf(parent.ID(), diffID, ""); got.ID() != want {
+		t.Errorf("a build that does not ask runs on %s, not on %s", got.ID(), want)
+	}
+	for _, l := range got.LayerChain() {
+		if l := l.(*stacked); hasTwin(l.DescHandler(l.layer.Digest)) || l.GetString(records.Name) != "" {
+			t.Errorf("layer %+v is still read by a twin", l)
+		}
+	}
+	if got := on(parent, "other"); got != parent {
+		t.Errorf("without twins it runs on %v", got)
+	}
+	inner.fails = true
+	if got := on(run, "other"); got != run {
+		t.Errorf("where it can't be done it runs on %v", got)
+	}
+}
