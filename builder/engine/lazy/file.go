@@ -13,7 +13,6 @@ import (
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/snapshot"
-	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/compression"
 	"github.com/moby/buildkit/util/overlay"
@@ -258,34 +257,6 @@ func (w *onSkeleton) Commit(ctx context.Context) (cache.ImmutableRef, error) {
 	}
 	return r, nil
 }
-
-// Op is a file operation that was made twice: with a Manager, and without one, for when that can't do it.
-func (f *Files) Op(late, plain solver.Op) solver.Op {
-	op := fileOp{late, plain}
-	if f.parts != nil {
-		return readsInParts{op, f.parts}
-	}
-	return op
-}
-
-type fileOp struct {
-	solver.Op
-	plain solver.Op
-}
-
-// Exec also does it again on the layers themselves when it fails on a skeleton: an archive's links may lead to what is in no list of names, and what does fail fails in its own words.
-func (o fileOp) Exec(ctx context.Context, jobCtx solver.JobContext, inputs []solver.Result) ([]solver.Result, error) {
-	var used atomic.Bool
-	out, err := o.Op.Exec(context.WithValue(ctx, usedKey{}, &used), jobCtx, inputs)
-	if err != nil && used.Load() && ctx.Err() == nil {
-		logrus.WithError(err).Debug("layers are fetched for a file operation")
-		return o.plain.Exec(ctx, jobCtx, inputs)
-	}
-	return out, err
-}
-
-// usedKey is the key of what is set when an operation gets a skeleton.
-type usedKey struct{}
 
 func (w *onSkeleton) lift(ctx context.Context, upper cache.ImmutableRef) (cache.ImmutableRef, error) {
 	dirs, err := directories(ctx, upper, w.session)

@@ -2,8 +2,6 @@ package lazy
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/moby/buildkit/cache"
@@ -11,7 +9,6 @@ import (
 	"github.com/moby/buildkit/snapshot"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/worker"
-	"github.com/opencontainers/go-digest"
 )
 
 // inParts is a manager that has other records of the same files, of which only what is read is fetched (package lazypull: twins).
@@ -98,60 +95,4 @@ func readers(m inParts, inputs []solver.Result) (list []solver.Result, done func
 			}
 		}
 	}
-}
-
-// readsInParts is a file operation that reads what has not been fetched in parts.
-type readsInParts struct {
-	solver.Op
-	m inParts
-}
-
-// CacheMap has what the operation reads known by its content, as ever; that is read in parts, too. What is noted of it belongs to the record of the parts.
-func (o readsInParts) CacheMap(ctx context.Context, jobCtx solver.JobContext, index int) (*solver.CacheMap, bool, error) {
-	m, done, err := o.Op.CacheMap(ctx, jobCtx, index)
-	if err != nil || m == nil {
-		return m, done, err
-	}
-	parted := *m
-	parted.Deps = slices.Clone(m.Deps)
-	for i, d := range m.Deps {
-		if d.ComputeDigestFunc != nil {
-			parted.Deps[i].ComputeDigestFunc = o.digest(d.ComputeDigestFunc)
-		}
-	}
-	return &parted, done, nil
-}
-
-func (o readsInParts) digest(of solver.ResultBasedCacheFunc) solver.ResultBasedCacheFunc {
-	return func(ctx context.Context, in solver.Result, g session.Group) (digest.Digest, error) {
-		unread := o.m.Unread()
-		if w, ok := in.Sys().(*worker.WorkerRef); ok && Pending(w.ImmutableRef) {
-			if on := o.m.OnTwins(ctx, w.ImmutableRef, g); on != nil {
-				defer release(ctx, on)
-				in = readResult{in, &worker.WorkerRef{ImmutableRef: on, Worker: w.Worker}}
-			}
-		}
-		d, err := of(ctx, in, g)
-		return d, because(err, unread)
-	}
-}
-
-// Exec is the operation's.
-func (o readsInParts) Exec(ctx context.Context, jobCtx solver.JobContext, inputs []solver.Result) ([]solver.Result, error) {
-	unread := o.m.Unread()
-	list, done := readers(o.m, inputs)
-	defer done(ctx)
-	out, err := o.Op.Exec(ctx, jobCtx, list)
-	return out, because(err, unread)
-}
-
-// because is an error with why files could not be read: the operation knows of an I/O error only.
-func because(err error, unread func() error) error {
-	if err == nil {
-		return nil
-	}
-	if why := unread(); why != nil {
-		return fmt.Errorf("%w (%v)", why, err)
-	}
-	return err
 }
