@@ -102,7 +102,7 @@ func (e *exporter) has(ctx context.Context, b *build, layers []ocispecs.Descript
 
 // keyOf is "" for layers that no cache was asked for, or that are gone.
 func (e *exporter) keyOf(ctx context.Context, m made) string {
-	ref, err := e.caches.manager.Get(ctx, m.record, nil, cache.NoUpdateLastUsed)
+	ref, err := e.get(ctx, m.record)
 	if err != nil {
 		return ""
 	}

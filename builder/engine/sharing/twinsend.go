@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/stargz-snapshotter/estargz"
-	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/util/progress"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -59,7 +58,7 @@ func (e *exporter) twinless(ctx context.Context) (list []ocispecs.Descriptor) {
 
 // large returns the blob of a record's layer if it is large, and has no table. Its annotation is the digest of its content.
 func (e *exporter) large(ctx context.Context, id string) (d ocispecs.Descriptor, ok bool) {
-	ref, err := e.caches.manager.Get(ctx, id, nil, cache.NoUpdateLastUsed)
+	ref, err := e.get(ctx, id)
 	if err != nil {
 		return d, false
 	}
