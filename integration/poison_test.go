@@ -57,6 +57,36 @@ var poisons = map[string][]string{
 	"trace": {"", "no trace", strings.Repeat("x", 1<<16)},
 }
 
+// poisonedTwins are ways in which an entry of a twin can lie. The others can't be told from the entry alone.
+var poisonedTwins = map[string][]func(*remote.Entry){
+	"twin": {
+		func(e *remote.Entry) { e.Blob.Size = 1 << 30 },
+		func(e *remote.Entry) { e.Blob.Size = 0 },
+		func(e *remote.Entry) { e.Blob.MediaType = "text/plain" },
+		func(e *remote.Entry) { e.Note["toc"] = "sha256:../../etc" },
+		func(e *remote.Entry) { delete(e.Note, "toc") },
+		func(e *remote.Entry) { e.Note["diff-id"] = digest.FromString("none").String() },
+	},
+	"twin-table": {func(e *remote.Entry) { e.Note["toc"] = digest.FromString("of another image").String() }},
+	"twin-blob":  {func(e *remote.Entry) { e.Blob.Digest = digest.FromString("none") }},
+}
+
+// twins are lies about the oldest twin, newer than all that there are. No index says of a blob that it has two sizes: who lies about that names another blob.
+func twins(entries []remote.Entry, kind string) (added []remote.Entry) {
+	for i, lie := range poisonedTwins[kind] {
+		e := entries[len(entries)-1]
+		size := e.Blob.Size
+		e.Note = maps.Clone(e.Note)
+		lie(&e)
+		e.Created = entries[0].Created.Add(time.Duration(i+1) * time.Second)
+		if e.Blob.Size != size {
+			e.Blob.Digest = digest.FromString(fmt.Sprint(i))
+		}
+		added = append(added, e)
+	}
+	return added
+}
+
 // poison REPO SCOPE KIND: for each entry of a kind that the cache has, adds ones that are newer and hostile. With KIND "blobs" it changes which layer an entry of a trace holds.
 func poison(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 3, "poison REPO SCOPE KIND")
@@ -71,8 +101,11 @@ func poison(ts *testscript.TestScript, neg bool, args []string) {
 	w, err := zstd.NewWriter(nil)
 	ts.Check(err)
 	kind := args[2]
-	if kind == "blobs" {
+	switch {
+	case kind == "blobs":
 		kind = "trace"
+	case poisonedTwins[kind] != nil:
+		kind = "twin"
 	}
 	entries := index.All(kind)
 	if len(entries) == 0 {
@@ -86,6 +119,8 @@ func poison(ts *testscript.TestScript, neg bool, args []string) {
 			e.Created, e.Holds, e.Note = time.Now(), []ocispecs.Descriptor{other}, maps.Clone(e.Note)
 			added = append(added, e)
 		}
+	} else if kind == "twin" {
+		added = twins(entries, args[2])
 	} else {
 		for _, e := range entries {
 			for i, text := range poisons[kind] {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/moby/buildkit/util/compression"
+	"github.com/opencontainers/go-digest"
 )
 
 // LargeBytes is from which size of its tar on a layer of a cache is zstd:chunked. A blob of which parts can be read needs a table, and requests for the parts; one that is no larger than a few
@@ -52,6 +53,39 @@ func (t cached) Compress(_ context.Context, c compression.Config) (compression.C
 			}
 			return finalize(ctx, blobs)
 		}
+}
+
+// Parts are what is told of a blob of which parts can be read.
+type Parts struct {
+	Blob   digest.Digest
+	Bytes  int64
+	DiffID digest.Digest // of the tar that went in
+	TOC    digest.Digest // of the table of contents
+}
+
+// WriteParts writes a tar as it is in a large layer of a cache.
+func WriteParts(dst io.Writer, tar io.Reader, o Options) (p Parts, err error) {
+	n := &counter{w: dst}
+	w := newChunked(n, ZstdChunked.level(nil), o.cores(), groupBytes)
+	_, err = io.Copy(w, tar)
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return p, fmt.Errorf("compress a layer in parts: %w", err)
+	}
+	return Parts{Blob: w.sums.blob, Bytes: n.bytes, DiffID: w.sums.diffID, TOC: w.sums.toc}, nil
+}
+
+type counter struct {
+	w     io.Writer
+	bytes int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.bytes += int64(n)
+	return n, err
 }
 
 // sized holds back what is written to it until it is known how much that is.

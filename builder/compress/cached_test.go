@@ -15,6 +15,14 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// What is no tar is no layer in parts.
+func TestWriteParts(t *testing.T) {
+	var out bytes.Buffer
+	if p, err := WriteParts(&out, bytes.NewReader(bytes.Repeat([]byte("no tar"), 1000)), Options{Cores: 1}); err == nil {
+		t.Errorf("got %+v", p)
+	}
+}
+
 // A large layer of a cache has a table of contents, with the label by which its maker knows it; a small one is zstd and nothing else. Both are zstd to who does not look further.
 func TestForCache(t *testing.T) {
 	for _, c := range []struct {
@@ -72,6 +80,14 @@ func TestForCache(t *testing.T) {
 				t.Fatal(err)
 			}
 			toc := annotations[estargz.TOCJSONDigestAnnotation]
+			if c.table {
+				var again bytes.Buffer
+				p, err := WriteParts(&again, bytes.NewReader(c.in), Options{Cores: 3})
+				want := Parts{Blob: d.Digest, Bytes: d.Size, DiffID: digest.FromBytes(c.in), TOC: digest.Digest(toc)}
+				if err != nil || p != want || digest.FromBytes(again.Bytes()) != d.Digest {
+					t.Errorf("in parts: got %+v, %v; want %+v", p, err, want)
+				}
+			}
 			if table := toc != ""; table != c.table || MadeForCache(info.Labels) != c.table {
 				t.Fatalf("annotations %v, labels %v", annotations, info.Labels)
 			}

@@ -184,7 +184,8 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 	e.merger.Elsewhere = shared
 	e.shared, shared.Keeper = shared, e.keeper
 	if p.replayer != nil {
-		e.late = lazy.NewFiles(shared)
+		e.late = lazy.NewFiles(shared, w.CacheMgr)
+		p.puller.SetTwins(shared)
 		p.replayer.SetElsewhere(shared, e.late)
 		w.SourceManager.Register(p.puller.Source(lazy.Source(w.ImageSource, shared.AskedBy)))
 	}

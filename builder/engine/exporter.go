@@ -11,6 +11,7 @@ import (
 	"github.com/moby/buildkit/worker/base"
 
 	"github.com/optbuild/optbuild/builder/compress"
+	"github.com/optbuild/optbuild/builder/engine/lazy"
 	"github.com/optbuild/optbuild/builder/export"
 )
 
@@ -38,7 +39,9 @@ func (w exporting) Exporter(name string, sm *session.Manager) (exporter.Exporter
 	}
 	switch name {
 	case client.ExporterImage, client.ExporterOCI, client.ExporterDocker:
-		return w.merger.Wrap(e), nil
+		return lazy.Exporter(w.merger.Wrap(e), w.merger.Manager, false), nil
+	case client.ExporterLocal, client.ExporterTar:
+		return lazy.Exporter(e, w.merger.Manager, true), nil
 	}
 	return e, nil
 }

@@ -180,7 +180,7 @@ func (j *job) unit(ctx context.Context, g *group, u unit, stays int, new *merged
 	if stays == u.first && alone && len(out.Stripped) == 0 {
 		return stays + 1, nil
 	}
-	rec, err := j.record(ctx, u, out, g.handler)
+	rec, err := j.record(ctx, u, out, g.handlers[u.first])
 	if err != nil {
 		return stays, err
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/moby/buildkit/util/flightcontrol"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/overlay"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
@@ -111,7 +110,7 @@ func (j *job) known(ctx context.Context, k *key, wanted bool) (outcome, bool) {
 
 // record is the cache's record of a layer: it holds the blob, is counted by df, and goes when it was not used for long.
 // A blob that another machine made is fetched by a handler, if anything needs it.
-func (j *job) record(ctx context.Context, u unit, o outcome, handler func(ocispecs.Descriptor) *cache.DescHandler) (cache.ImmutableRef, error) {
+func (j *job) record(ctx context.Context, u unit, o outcome, handler fetches) (cache.ImmutableRef, error) {
 	what := "layer of " + shortened(u.steps[len(u.steps)-1].text)
 	if n := len(u.steps); n > 1 {
 		what = fmt.Sprintf("layer of %d steps, the last %s", n, shortened(u.steps[n-1].text))

@@ -41,8 +41,13 @@ type group struct {
 	parts    []unit
 	outcomes map[int]outcome // by the first layer of a part
 	key      sharedKey       // that others know it by
-	handler  func(ocispecs.Descriptor) *cache.DescHandler
+	// handlers fetch the layers of parts that others have made.
+	handlers map[int]fetches
+	found    bool // others know the group, as it is
 }
+
+// fetches returns what fetches a layer.
+type fetches func(ocispecs.Descriptor) *cache.DescHandler
 
 // sharedGroup is the form in which a group is passed on.
 type sharedGroup struct {
@@ -52,19 +57,26 @@ type sharedGroup struct {
 
 // group returns the parts of a unit: as others have divided it, or as its layers say.
 func (j *job) group(ctx context.Context, u unit, squash Squash) (*group, error) {
-	g := &group{whole: u, parts: []unit{u}, outcomes: map[int]outcome{}}
+	g := &group{whole: u, parts: []unit{u}, outcomes: map[int]outcome{}, handlers: map[int]fetches{}}
 	if squash != SquashRuns || u.runs() == 0 {
 		return g, nil
 	}
-	if j.Elsewhere != nil && j.Elsewhere.Asked(j.sessions()) {
+	shared := j.Elsewhere != nil && j.Elsewhere.Asked(j.sessions())
+	if shared {
 		g.key = j.sharedKey(u)
-		if k := g.key.of(j.chain); k != "" && j.find(ctx, g, k) {
+		if g.found = j.find(ctx, g, u); g.found {
 			return g, nil
 		}
 	}
 	var err error
-	g.parts, err = j.divide(ctx, u)
-	return g, err
+	if g.parts, err = j.divide(ctx, u); err != nil || !shared || len(g.parts) == 1 {
+		return g, err
+	}
+	// When one of the RUNs runs again the group is another one, and those parts that it is not in are what they were.
+	for _, p := range g.parts {
+		j.find(ctx, g, p)
+	}
+	return g, nil
 }
 
 func (j *job) sessions() []string {
@@ -123,15 +135,20 @@ func (s sharedKey) of(layers []cache.ImmutableRef) string {
 	return k.sum()
 }
 
-// find takes what others have made of a group.
-func (j *job) find(ctx context.Context, g *group, key string) bool {
+// find takes what others have made of a group, or of one of its parts.
+func (j *job) find(ctx context.Context, g *group, u unit) bool {
+	key := j.sharedKey(u).of(j.chain)
+	if key == "" {
+		return false
+	}
 	value, handler := j.Elsewhere.Layers(ctx, j.sessions(), key)
 	if value == nil {
 		return false
 	}
 	var s sharedGroup
 	err := json.Unmarshal(value, &s)
-	if err == nil && (!g.whole.fits(s.Units) || len(s.Outcomes) != len(s.Units)) {
+	whole := len(g.parts) == 1 // a part is not divided any more
+	if err == nil && (!u.fits(s.Units) || len(s.Outcomes) != len(s.Units) || !whole && len(s.Units) > 1) {
 		err = errors.New("it is of other layers")
 	}
 	for i := range s.Outcomes {
@@ -143,9 +160,12 @@ func (j *job) find(ctx context.Context, g *group, key string) bool {
 		logrus.WithError(err).Warn("merged layers from elsewhere are not used")
 		return false
 	}
-	g.parts, g.handler = g.whole.cut(s.Units), handler
-	for i, p := range g.parts {
-		g.outcomes[p.first] = s.Outcomes[i]
+	parts := u.cut(s.Units)
+	if whole {
+		g.parts = parts
+	}
+	for i, p := range parts {
+		g.outcomes[p.first], g.handlers[p.first] = s.Outcomes[i], handler
 	}
 	return true
 }
@@ -177,24 +197,37 @@ func (o *outcome) check(layers int) error {
 
 // outcomeOf is the outcome of one of a group's parts. Without wanted, a unit that stays as it is needs no layer.
 func (j *job) outcomeOf(ctx context.Context, g *group, u unit, wanted bool) (outcome, error) {
-	if o, ok := g.outcomes[u.first]; ok && g.handler != nil && (!wanted || o.Desc != nil) {
+	if o, ok := g.outcomes[u.first]; ok && g.handlers[u.first] != nil && (!wanted || o.Desc != nil) {
 		return o, nil
 	}
 	o, err := j.outcome(ctx, u, wanted)
 	if err == nil {
 		g.outcomes[u.first] = o
+		delete(g.handlers, u.first)
 	}
 	return o, err
 }
 
-// pass tells others what was made of a group here.
+// pass tells others what was made of a group here, and of each of its parts.
 func (j *job) pass(g *group) {
-	if g.key.from == nil || g.handler != nil || len(g.outcomes) != len(g.parts) {
+	if g.key.from == nil || g.found || len(g.outcomes) != len(g.parts) {
 		return
 	}
+	j.made(g, g.key, g.parts)
+	if len(g.parts) == 1 {
+		return
+	}
+	for _, p := range g.parts {
+		if g.handlers[p.first] == nil {
+			j.made(g, j.sharedKey(p), []unit{p})
+		}
+	}
+}
+
+func (j *job) made(g *group, key sharedKey, parts []unit) {
 	s := sharedGroup{}
 	var blobs []ocispecs.Descriptor
-	for _, p := range g.parts {
+	for _, p := range parts {
 		o := g.outcomes[p.first]
 		s.Units, s.Outcomes = append(s.Units, len(p.steps)), append(s.Outcomes, o)
 		if o.Desc != nil {
@@ -206,5 +239,5 @@ func (j *job) pass(g *group) {
 		logrus.WithError(err).Warn("pass on merged layers")
 		return
 	}
-	j.Elsewhere.Made(j.sessions(), j.chain[g.whole.last].ID(), g.key.of, value, blobs)
+	j.Elsewhere.Made(j.sessions(), j.chain[parts[len(parts)-1].last].ID(), key.of, value, blobs)
 }

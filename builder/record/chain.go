@@ -1,6 +1,8 @@
 package record
 
 import (
+	"cmp"
+
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 )
@@ -11,14 +13,14 @@ type Layer interface{ GetString(field string) string }
 // Chains returns what machines that share a cache call the layers of a record, which come the lowest first; "" where a layer has no digest yet.
 //
 // A chain id is no such name by itself: BuildKit puts the digest of a layer's table of contents into it, if there is one, since files that come by the table have not been compared with the digest of the content. The machine that has
-// made the layer has compressed it later, and calls it otherwise. Named knows the names of such layers; for others it returns "".
+// made the layer has compressed it later, and calls it otherwise. Named knows the names of such layers; for others it returns "". A layer that is read by its twin (package lazypull) has its name in its record.
 func Chains[L Layer](layers []L, named func(chain string) string) []string {
 	names := make([]string, len(layers))
 	var below, belowName string
 	for i, l := range layers {
 		chain := l.GetString(Chain)
 		name := chain
-		if n := named(chain); n != "" && chain != "" {
+		if n := cmp.Or(l.GetString(Name), named(chain)); n != "" && chain != "" {
 			name = n
 		} else if below != belowName && chain != "" {
 			on := l.GetString(DiffID)

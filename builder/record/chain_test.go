@@ -46,3 +46,25 @@ func TestChains(t *testing.T) {
 		t.Errorf("without digests: %q", got)
 	}
 }
+
+// TestTwin: a layer that is read by its twin goes by the name in its record, and those on it by what follows from that.
+func TestTwin(t *testing.T) {
+	const base, a, b, toc = "sha256:base", "sha256:a", "sha256:b", "sha256:table"
+	layers := func(table, name string) (list []Layer) {
+		below := ChainOf("", base, table)
+		list = append(list, fields{Chain: below, DiffID: base, Name: name})
+		for _, diffID := range []string{a, b} {
+			below = ChainOf(below, diffID, "")
+			list = append(list, fields{Chain: below, DiffID: diffID})
+		}
+		return list
+	}
+	nothing := func(string) string { return "" }
+	want := Chains(layers("", ""), nothing)
+	if got := Chains(layers(toc, base), nothing); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if got := Chains(layers(toc, ""), nothing); got[0] == want[0] || got[2] == want[2] {
+		t.Errorf("without a name it goes by those of the layers that were compared: %q", got)
+	}
+}

@@ -13,6 +13,7 @@ const ImageRefs = "cache.imageRefs"
 
 // Optbuild's.
 const (
+	Name        = "optbuild.name"         // what machines that share a cache call the layer with all below, where that is not its chain: see Chains
 	Stored      = "optbuild.stored"       // id of the stored layer that a RUN's layer is
 	ContextRead = "optbuild.context-read" // not empty: the RUN has read files of the build context, see snapshot.ContextRead
 )

@@ -13,7 +13,6 @@ import (
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/snapshot"
-	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/compression"
 	"github.com/moby/buildkit/util/overlay"
@@ -21,6 +20,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder/compress"
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/record"
 )
 
@@ -39,6 +39,7 @@ type Elsewhere interface {
 // Files makes file operations on layers that have not been fetched. Its methods may be called concurrently.
 type Files struct {
 	elsewhere Elsewhere
+	parts     inParts // nil: nothing is read in parts
 
 	mu sync.Mutex
 	// made are the results of such operations, by the id of their record: where their files are, for as long as a reference is held.
@@ -54,8 +55,12 @@ type made struct {
 // maxMade is how many results are kept at hand.
 const maxMade = 256
 
-// NewFiles returns what asks others for trees.
-func NewFiles(e Elsewhere) *Files { return &Files{elsewhere: e, made: map[string]made{}} }
+// NewFiles returns what asks others for trees. The manager is [Plain]'s.
+func NewFiles(e Elsewhere, m cache.Manager) *Files {
+	f := &Files{elsewhere: e, made: map[string]made{}}
+	f.parts, _ = m.(inParts)
+	return f
+}
 
 // Dir returns the directory of a layer that a file operation made although those below it were not fetched; "" if it did not.
 func (f *Files) Dir(id string) string {
@@ -147,9 +152,10 @@ func (m fileManager) New(ctx context.Context, parent cache.ImmutableRef, g sessi
 		}
 		logrus.WithError(err).Debug("layers are fetched for a file operation")
 	}
-	w, err := m.Manager.New(ctx, parent, g, opts...)
+	below := parent.ID()
+	w, err := m.Manager.New(lazypull.WithRoot(ctx, func(id string) { below = id }), parent, g, opts...)
 	if err == nil {
-		m.files.elsewhere.Place(session.AllSessionIDs(g), parent.ID(), m.places)
+		m.files.elsewhere.Place(session.AllSessionIDs(g), below, m.places)
 	}
 	return w, err
 }
@@ -251,28 +257,6 @@ func (w *onSkeleton) Commit(ctx context.Context) (cache.ImmutableRef, error) {
 	}
 	return r, nil
 }
-
-// Op is a file operation that was made twice: with a Manager, and without one, for when that can't do it.
-func Op(late, plain solver.Op) solver.Op { return fileOp{late, plain} }
-
-type fileOp struct {
-	solver.Op
-	plain solver.Op
-}
-
-// Exec also does it again on the layers themselves when it fails on a skeleton: an archive's links may lead to what is in no list of names, and what does fail fails in its own words.
-func (o fileOp) Exec(ctx context.Context, jobCtx solver.JobContext, inputs []solver.Result) ([]solver.Result, error) {
-	var used atomic.Bool
-	out, err := o.Op.Exec(context.WithValue(ctx, usedKey{}, &used), jobCtx, inputs)
-	if err != nil && used.Load() && ctx.Err() == nil {
-		logrus.WithError(err).Debug("layers are fetched for a file operation")
-		return o.plain.Exec(ctx, jobCtx, inputs)
-	}
-	return out, err
-}
-
-// usedKey is the key of what is set when an operation gets a skeleton.
-type usedKey struct{}
 
 func (w *onSkeleton) lift(ctx context.Context, upper cache.ImmutableRef) (cache.ImmutableRef, error) {
 	dirs, err := directories(ctx, upper, w.session)

@@ -26,9 +26,14 @@ func (r ref) Extract(context.Context, session.Group) error { return nil }
 
 func (r ref) Clone() cache.ImmutableRef { return ref{r.ImmutableRef.Clone()} }
 
+func (r ref) unwrap() cache.ImmutableRef { return r.ImmutableRef }
+
+// wrapped is a ref, or one that is read in another way.
+type wrapped interface{ unwrap() cache.ImmutableRef }
+
 // Wrap puts off fetching a reference; nil stays nil.
 func Wrap(r cache.ImmutableRef) cache.ImmutableRef {
-	if _, done := r.(ref); done || r == nil {
+	if _, done := r.(wrapped); done || r == nil {
 		return r
 	}
 	return ref{r}
@@ -36,15 +41,15 @@ func Wrap(r cache.ImmutableRef) cache.ImmutableRef {
 
 // Unwrap returns BuildKit's own reference.
 func Unwrap(r cache.ImmutableRef) cache.ImmutableRef {
-	if w, ok := r.(ref); ok {
-		return w.ImmutableRef
+	if w, ok := r.(wrapped); ok {
+		return w.unwrap()
 	}
 	return r
 }
 
 // Pending is true if layers of a reference that was wrapped have not been fetched.
 func Pending(r cache.ImmutableRef) bool {
-	if _, ok := r.(ref); !ok {
+	if _, ok := r.(wrapped); !ok {
 		return false
 	}
 	list := r.LayerChain()

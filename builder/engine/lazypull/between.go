@@ -21,7 +21,7 @@ import (
 // between has layers with a table of contents mounted that lie on ones without. BuildKit asks for each layer, from the lowest one up, whether it can be had without fetching it, and fetches all above the first one that can't: on
 // a plain base image nothing would be mounted. Here what is below such a layer is fetched first, and then it is asked again. What has to be fetched anyway is fetched meanwhile, all at once as ever.
 func (m manager) between(ctx context.Context, parent cache.ImmutableRef, g session.Group) error {
-	if os.Getenv(variable) == never || m.p.supported() != nil || m.p.link.isFast() || m.p.wantsWhole(session.AllSessionIDs(g)) {
+	if !m.wantsParts(g) {
 		return nil
 	}
 	remotes, err := parent.GetRemotes(ctx, false, cacheconfig.RefConfig{Compression: compression.New(compression.Default)}, false, g)
@@ -34,11 +34,12 @@ func (m manager) between(ctx context.Context, parent cache.ImmutableRef, g sessi
 	if len(layers) != len(list) {
 		return nil
 	}
+	inParts := func(i int) bool { return hasTable(layers[i]) || hasTwin(parent.DescHandler(layers[i].Digest)) }
 	last, plain := -1, false // the highest layer with a table above a plain one
 	for i, l := range list {
 		switch {
 		case !blobOnly(l):
-		case !hasTable(layers[i]):
+		case !inParts(i):
 			plain = true
 		case plain:
 			last = i
@@ -49,7 +50,7 @@ func (m manager) between(ctx context.Context, parent cache.ImmutableRef, g sessi
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	for i, l := range list {
-		if blobOnly(l) && !hasTable(layers[i]) {
+		if blobOnly(l) && !inParts(i) {
 			eg.Go(func() error {
 				m.fetch(ctx, remotes[0], layers[i])
 				return nil
@@ -58,7 +59,7 @@ func (m manager) between(ctx context.Context, parent cache.ImmutableRef, g sessi
 	}
 	eg.Go(func() error {
 		for i, l := range list[:last+1] {
-			if !blobOnly(l) || !hasTable(layers[i]) {
+			if !blobOnly(l) || !inParts(i) {
 				continue
 			}
 			if i > 0 {
@@ -75,9 +76,16 @@ func (m manager) between(ctx context.Context, parent cache.ImmutableRef, g sessi
 	return eg.Wait()
 }
 
+// wantsParts is true if layers may be mounted for the sessions.
+func (m manager) wantsParts(g session.Group) bool {
+	return os.Getenv(variable) != never && m.p.supported() == nil && !m.p.link.isFast() && !m.p.wantsWhole(session.AllSessionIDs(g))
+}
+
 func hasTable(d ocispecs.Descriptor) bool {
 	return d.Annotations[estargz.TOCJSONDigestAnnotation] != ""
 }
+
+func hasTwin(h *cache.DescHandler) bool { return h != nil && h.SnapshotLabels[twinLabel] != "" }
 
 // fetch has a layer's blob here. Whoever needs it then is told what goes wrong.
 func (m manager) fetch(ctx context.Context, layers *solver.Remote, d ocispecs.Descriptor) {

@@ -21,6 +21,7 @@
 package lazypull
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,6 +58,7 @@ type Puller struct {
 	supported func() error
 	process   server.Process
 	start     start
+	twins     Elsewhere // nil: there are none
 
 	told sync.Once // that layers can't be mounted here
 
@@ -71,6 +73,8 @@ type Puller struct {
 	whole    []string        // sessions that want layers whole
 	link     link
 	failures failures
+	unfit    map[string]bool        // twins, by their ids, of which it was told that they can't be mounted
+	twinned  map[digest.Digest]bool // blobs for which twins were offered
 }
 
 // layer is what a snapshot's note says of its layer.
@@ -79,7 +83,14 @@ type layer struct {
 	Digest digest.Digest
 	TOC    digest.Digest
 	Cache  bool `json:",omitempty"` // Ref is that of a shared cache
+
+	// Of is the blob that the record names, if this layer is its twin; and then Bytes is what the cache says of the twin's size.
+	Of    digest.Digest `json:",omitempty"`
+	Bytes int64         `json:",omitempty"`
 }
+
+// recorded is the blob by which BuildKit knows the layer.
+func (l layer) recorded() digest.Digest { return cmp.Or(l.Of, l.Digest) }
 
 // id is what the layer is known by on this machine. Half a digest is enough: mount options are short of space.
 func (l layer) id() string {
@@ -139,6 +150,9 @@ func (p *Puller) mount(l layer, sessions []string) error {
 	size, err := src.size(ctx)
 	if err != nil {
 		return err
+	}
+	if l.Bytes > 0 && size != l.Bytes {
+		return fmt.Errorf("layer %s of %s has %d bytes, and should have %d", l.Digest, l.Ref, size, l.Bytes)
 	}
 	cache, err := os.MkdirTemp(p.o.Temporary, "layer-")
 	if err != nil {

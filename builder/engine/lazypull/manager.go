@@ -31,6 +31,12 @@ func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.G
 	if parent == nil || !partial(parent) {
 		return m.Manager.New(ctx, parent, g, opts...)
 	}
+	for _, instead := range []func(context.Context, cache.ImmutableRef, session.Group) cache.ImmutableRef{m.OffTwins, m.onTwins} {
+		if on := instead(ctx, parent, g); on != nil {
+			defer func() { _ = on.Release(context.WithoutCancel(ctx)) }()
+			parent = on
+		}
+	}
 	defer m.expectLowest(ctx, parent, g)()
 	if m.p != nil {
 		if err := m.between(ctx, parent, g); err != nil {

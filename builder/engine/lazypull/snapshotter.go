@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/leases"
@@ -16,6 +17,7 @@ import (
 	"github.com/moby/buildkit/identity"
 	bksnapshot "github.com/moby/buildkit/snapshot"
 	"github.com/moby/buildkit/util/leaseutil"
+	"github.com/moby/buildkit/util/progress"
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
 
@@ -66,6 +68,11 @@ func (s *snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 	err := s.p.offered(info.Labels, func(l layer) error { return s.commit(ctx, target, parent, l) })
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		logrus.WithError(err).Debugf("layer %s is fetched", info.Labels[digestLabel])
+		if l, _, ok := fromLabels(info.Labels); ok && l.Of != "" && errors.Is(err, errUnfit) && s.p.tells(l) {
+			message := fmt.Sprintf("shared cache: a layer of the base image, %s, is fetched whole: %v", l.Of, err)
+			logrus.Warn(message)
+			_ = progress.OneOff(ctx, message)(nil)
+		}
 	}
 	return err
 }
@@ -110,7 +117,22 @@ func (s *snapshotter) commit(ctx context.Context, target, parent string, l layer
 var (
 	errWhole = errors.New("it is no layer that can be read in parts")
 	errFast  = errors.New("the link is fast")
+	errUnfit = errors.New("it can't be mounted")
 )
+
+// tells is true once for each layer.
+func (p *Puller) tells(l layer) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.unfit[l.id()] {
+		return false
+	}
+	if p.unfit == nil {
+		p.unfit = map[string]bool{}
+	}
+	p.unfit[l.id()] = true
+	return true
+}
 
 // offered mounts a layer if that is possible and of use, and calls made then.
 func (p *Puller) offered(labels map[string]string, made func(layer) error) error {
@@ -118,6 +140,7 @@ func (p *Puller) offered(labels map[string]string, made func(layer) error) error
 	if !ok || os.Getenv(variable) == never {
 		return errWhole
 	}
+	l = p.believed(l)
 	p.seen(sessions, "")
 	if why := p.unwanted(l, sessions); why != nil {
 		return why
@@ -130,7 +153,7 @@ func (p *Puller) offered(labels map[string]string, made func(layer) error) error
 		return errFast
 	}
 	if err := p.mount(l, sessions); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUnfit, err)
 	}
 	if p.link.isFast() { // as the reading of the table has shown
 		return errFast
@@ -152,6 +175,10 @@ func fromLabels(labels map[string]string) (l layer, sessions []string, ok bool) 
 			l.TOC = digest.Digest(v)
 		case k == CacheLabel:
 			l.Cache = true
+		case k == twinLabel:
+			l.Of = digest.Digest(v)
+		case k == twinBytesLabel:
+			l.Bytes, _ = strconv.ParseInt(v, 10, 64) // 0: it is not known
 		}
 	}
 	return l, sessions, l.Ref != "" && l.Digest.Validate() == nil && l.TOC.Validate() == nil
@@ -170,7 +197,7 @@ func (p *Puller) seen(sessions []string, of digest.Digest) {
 	p.sessions = append(sessions, p.sessions...)
 	p.sessions = p.sessions[:min(len(p.sessions), maxSessions)]
 	for _, s := range p.sources {
-		if s.Digest == of {
+		if s.Digest == of || s.Of != "" && s.Of == of {
 			s.use(sessions)
 		}
 	}

@@ -39,7 +39,7 @@ func TestFromLabels(t *testing.T) {
 	}{
 		{"all", func(map[string]string) {}, want, true},
 		{"digest without a suffix", func(l map[string]string) { delete(l, digestLabel+".call"); l[digestLabel] = blob.String() }, want, true},
-		{"of a cache", func(l map[string]string) { l[CacheLabel] = "yes" }, layer{want.Ref, blob, table, true}, true},
+		{"of a cache", func(l map[string]string) { l[CacheLabel] = "yes" }, layer{Ref: want.Ref, Digest: blob, TOC: table, Cache: true}, true},
 		{"no table", func(l map[string]string) { delete(l, estargz.TOCJSONDigestAnnotation) }, layer{}, false},
 		{"no reference", func(l map[string]string) { delete(l, refLabel) }, layer{}, false},
 		{"no digest", func(l map[string]string) { delete(l, digestLabel+".call") }, layer{}, false},

@@ -27,7 +27,7 @@ func (p *Puller) readNotes() error {
 		if err := p.supported(); err != nil { // BuildKit drops the records, and what is made on them
 			p.start.dropped = err
 		} else if json.Unmarshal(note, &l) == nil {
-			p.start.noted[l.Digest] = true
+			p.start.noted[l.recorded()] = true
 		}
 	})
 }

@@ -62,6 +62,7 @@ type Ran struct {
 	Layer  string                       // id of the stored layer
 	Record string                       // of BuildKit's cache, with the layer
 	Below  []string                     // the records that it lies on, topmost first
+	Base   []string                     // those of them that are of the base image
 	Trace  func() (*trace.Trace, error) // as it is stored here
 	key    []carried
 }
@@ -264,6 +265,7 @@ func (st *step) pass(ref cache.ImmutableRef) {
 	for _, below := range slices.Backward(list) {
 		r.Below = append(r.Below, below.ID())
 	}
+	r.Base = r.Below[min(len(st.chain), len(r.Below)):]
 	e.Ran(ids, r)
 }
 

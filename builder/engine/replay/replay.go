@@ -159,7 +159,7 @@ func (w *watching) fileOp(v solver.Vertex, o *pb.Op_File, marked bool, project s
 		return plain, err
 	}
 	late, err := with(w.r.files.Manager(w.CacheMgr, o.File))
-	return lazy.Op(late, plain), err
+	return w.r.files.Op(late, plain), err
 }
 
 // Close ends what goes on in the background, and removes what no layer belongs to any more.

@@ -5,10 +5,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/distribution/reference"
@@ -16,10 +16,10 @@ import (
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/cache/remotecache"
 	v1 "github.com/moby/buildkit/cache/remotecache/v1"
-	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/util/compression"
+	"github.com/moby/buildkit/util/contentutil"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 
@@ -37,6 +37,8 @@ type exporter struct {
 	store   *store
 	builds  []*build // that asked for it
 	session session.Group
+	// handlers fetch the layers of all results: BuildKit gives out no record of which a layer is only mounted without.
+	handlers cache.DescHandlers
 }
 
 var _ remotecache.Exporter = (*exporter)(nil)
@@ -70,9 +72,13 @@ func (e *exporter) Finalize(ctx context.Context) (map[string]string, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	twinless := e.twinless(ctx)
 	used, due := e.used()
 	if len(entries) > 0 || due {
 		e.add(ctx, append(entries, used...))
+	}
+	if twins := e.twins(ctx, twinless); len(twins) > 0 { // they take a while: all else is there already
+		e.add(ctx, twins)
 	}
 	return nil, nil
 }
@@ -102,6 +108,7 @@ func (e *exporter) send(ctx context.Context) ([]remote.Entry, error) {
 	if len(config.Layers) == 0 {
 		return nil, nil // nothing that another machine could use
 	}
+	e.handlers = handlersOf(blobs)
 	s := &solved{Config: config, Names: e.names(ctx, config.Layers, blobs), Stored: map[string]string{}, Sums: map[string]string{}}
 	traces, err := e.traces(ctx, s, blobs)
 	if err != nil {
@@ -136,6 +143,19 @@ func (e *exporter) send(ctx context.Context) ([]remote.Entry, error) {
 	return entries, nil
 }
 
+func handlersOf(blobs v1.DescriptorProvider) cache.DescHandlers {
+	handlers := cache.DescHandlers{}
+	for d, pair := range blobs {
+		handlers[d] = &cache.DescHandler{Provider: func(g session.Group) content.Provider { return contentutil.ProviderForSession(pair, g) }, Annotations: pair.Descriptor.Annotations}
+	}
+	return handlers
+}
+
+// get returns a record of the build.
+func (e *exporter) get(ctx context.Context, id string) (cache.ImmutableRef, error) {
+	return e.caches.manager.Get(ctx, id, nil, cache.NoUpdateLastUsed, e.handlers)
+}
+
 // used are the entries of the scope that is written which the build has used: they are added again, so that what is in use does not grow too old. If nothing else is added, that is due once a day: then a build
 // that has made nothing new does not ask the registry for anything.
 func (e *exporter) used() (entries []remote.Entry, due bool) {
@@ -155,30 +175,6 @@ func (e *exporter) used() (entries []remote.Entry, due bool) {
 
 // now is when an entry is added. How old its content is does not matter: a step that ran long ago may be in use every day.
 func now() time.Time { return time.Now().UTC() }
-
-// known is true if all that the build knows was in the caches that it has read.
-func (e *exporter) known(ctx context.Context, config *cacheimporttypes.CacheConfig, blobs v1.DescriptorProvider) (bool, error) {
-	chains := v1.NewCacheChains()
-	for _, b := range e.builds {
-		b.mu.Lock()
-		list := slices.Clone(b.solved)
-		b.mu.Unlock()
-		for _, s := range list {
-			if err := s.into(chains, e.store.Provider(), e.store.ref()); err != nil {
-				return false, nil // the importer has told
-			}
-		}
-	}
-	was, _, err := chains.Marshal(ctx)
-	if err != nil {
-		return false, err
-	}
-	if err := v1.ParseConfig(*config, blobs, chains); err != nil {
-		return false, err
-	}
-	is, _, err := chains.Marshal(ctx)
-	return reflect.DeepEqual(was, is), err
-}
 
 func (e *exporter) solved(ctx context.Context, s *solved, blobs v1.DescriptorProvider) (remote.Entry, error) {
 	var holds []ocispecs.Descriptor
@@ -218,7 +214,7 @@ func (e *exporter) traces(ctx context.Context, s *solved, blobs v1.DescriptorPro
 }
 
 func (e *exporter) trace(ctx context.Context, b *build, r replay.Ran, s *solved, blobs v1.DescriptorProvider) (entry remote.Entry, ok bool, err error) {
-	ref, err := e.caches.manager.Get(ctx, r.Record, nil, cache.NoUpdateLastUsed)
+	ref, err := e.get(ctx, r.Record)
 	if err != nil {
 		return entry, false, nil // it was pruned meanwhile, or is of a stage whose layers are not here
 	}
@@ -272,7 +268,7 @@ func (e *exporter) trace(ctx context.Context, b *build, r replay.Ran, s *solved,
 
 // digestsOf are the chain id of a record and the digest of its layer's content, "" if it has none.
 func (e *exporter) digestsOf(ctx context.Context, id string) (chain, diffID string) {
-	ref, err := e.caches.manager.Get(ctx, id, nil, cache.NoUpdateLastUsed)
+	ref, err := e.get(ctx, id)
 	if err != nil {
 		return "", ""
 	}

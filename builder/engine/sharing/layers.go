@@ -73,6 +73,9 @@ func (e *exporter) layers(ctx context.Context, blobs v1.DescriptorProvider) (ent
 				continue
 			}
 			keys[key] = true
+			if !e.has(ctx, b, m.blobs) {
+				continue
+			}
 			var holds []ocispecs.Descriptor
 			for _, d := range m.blobs {
 				blobs[d.Digest] = v1.DescriptorProviderPair{Descriptor: d, Provider: e.caches.content, InfoProvider: e.caches.content}
@@ -88,9 +91,18 @@ func (e *exporter) layers(ctx context.Context, blobs v1.DescriptorProvider) (ent
 	return entries, nil
 }
 
+// has is true if layers are here, or in the cache: some of a group may come from another one.
+func (e *exporter) has(ctx context.Context, b *build, layers []ocispecs.Descriptor) bool {
+	there := b.holds(e.store.named.Name())
+	return !slices.ContainsFunc(layers, func(d ocispecs.Descriptor) bool {
+		_, err := e.caches.content.Info(ctx, d.Digest)
+		return err != nil && !there[d.Digest]
+	})
+}
+
 // keyOf is "" for layers that no cache was asked for, or that are gone.
 func (e *exporter) keyOf(ctx context.Context, m made) string {
-	ref, err := e.caches.manager.Get(ctx, m.record, nil, cache.NoUpdateLastUsed)
+	ref, err := e.get(ctx, m.record)
 	if err != nil {
 		return ""
 	}

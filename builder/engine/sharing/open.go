@@ -53,7 +53,7 @@ func (s *store) ref() string { return reference.TagNameOnly(s.named).String() }
 func bounds(o scope.Options) remote.Bounds {
 	return remote.Bounds{
 		MaxAge: o.MaxAge, MaxBytes: o.MaxBytes, MaxEntries: 500,
-		PerKey: map[string]int{mounts.Kind: 2, kindTimes: 2, kindTree: 1, kindLayers: 1, kindTrace: 8},
+		PerKey: map[string]int{mounts.Kind: 2, kindTimes: 2, kindTree: 1, kindLayers: 1, kindTrace: 8, kindTwin: 1},
 	}
 }
 

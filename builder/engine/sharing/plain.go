@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/moby/buildkit/cache"
@@ -44,8 +45,17 @@ type plainImporter struct {
 	check bool // what is read is not checked yet
 }
 
+// importWait is how long it may take to read what a cache has: the clients of clouds wait for ever for one that has fallen silent.
+const importWait = 2 * time.Minute
+
 func (i plainImporter) Resolve(ctx context.Context, desc ocispecs.Descriptor, id string, w worker.Worker) (solver.CacheManager, error) {
-	return i.Importer.Resolve(ctx, desc, id, plainWorker{w, i.name, i.check})
+	ctx, cancel := context.WithTimeoutCause(ctx, importWait, fmt.Errorf("%s has not said in %s what it has", i.name, importWait))
+	defer cancel()
+	m, err := i.Importer.Resolve(ctx, desc, id, plainWorker{w, i.name, i.check})
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+	}
+	return m, err
 }
 
 type plainWorker struct {

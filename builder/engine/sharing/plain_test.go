@@ -6,10 +6,14 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/moby/buildkit/cache/remotecache"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/util/contentutil"
+	"github.com/moby/buildkit/worker"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -120,4 +124,28 @@ func errorText(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// silent is a cache that never answers.
+type silent struct{ remotecache.Importer }
+
+func (silent) Resolve(ctx context.Context, _ ocispecs.Descriptor, _ string, _ worker.Worker) (solver.CacheManager, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestSilent: a build does not wait for ever for a cache that does not answer; who ended the build is not told of caches.
+func TestSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := plainImporter{silent{}, "s3://cache", true}
+		_, err := i.Resolve(t.Context(), ocispecs.Descriptor{}, "", nil)
+		if err == nil || !strings.Contains(err.Error(), "s3://cache has not said in") {
+			t.Errorf("got %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := i.Resolve(ctx, ocispecs.Descriptor{}, "", nil); !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "has not said") {
+			t.Errorf("got %v", err)
+		}
+	})
 }

@@ -50,7 +50,8 @@ type solved struct {
 	// Sums are what small layers are known by, by the digest of their content.
 	Sums map[string]string `json:"sums,omitempty"`
 
-	entry remote.Entry // that it was read from
+	entry  remote.Entry // that it was read from
+	config []byte       // Config, as it was read
 }
 
 func (s *solved) encode() ([]byte, error) {
@@ -66,10 +67,13 @@ func decodeSolved(b []byte) (*solved, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &solved{}
-	if err := json.Unmarshal(plain, s); err != nil {
+	s, text := &solved{}, struct {
+		Config json.RawMessage `json:"config"`
+	}{}
+	if err := errors.Join(json.Unmarshal(plain, s), json.Unmarshal(plain, &text)); err != nil {
 		return nil, err
 	}
+	s.config = text.Config
 	if s.Config == nil || len(s.Layers) > maxRecords {
 		return nil, errors.New("it has no records, or too many")
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/session"
 	"github.com/sirupsen/logrus"
 
@@ -103,7 +102,7 @@ func (e *exporter) trees(ctx context.Context) (entries []remote.Entry, err error
 
 // treesOf makes entries of the places of one operation that nobody has passed on yet.
 func (e *exporter) treesOf(ctx context.Context, b *build, w worksAt) (entries []remote.Entry, err error) {
-	below, err := e.caches.manager.Get(ctx, w.below, nil, cache.NoUpdateLastUsed)
+	below, err := e.get(ctx, w.below)
 	if err != nil {
 		logrus.WithError(err).Debugf("what is at %q is not passed on", w.places) // pruned meanwhile, most likely
 		return nil, nil

@@ -52,6 +52,9 @@ func (layer) MediaType() string { return ocispecs.MediaTypeImageLayer }
 // readBytes is how much of a compressed layer is read at once.
 const readBytes = 256 << 10
 
+// Open decompresses a layer, gzip ahead of who reads it.
+func Open(stream io.Reader) (io.ReadCloser, error) { return open(stream) }
+
 // open begins to decompress. What is not gzip in spite of its media type, containerd has its ways with.
 func open(stream io.Reader) (io.ReadCloser, error) {
 	in := bufio.NewReaderSize(stream, readBytes)
