@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -26,8 +27,11 @@ func (e *Engine) RegisterStore(s *grpc.Server) {
 	})
 }
 
-// namespacedImages puts [Namespace] on each call: BuildKit's exporters and sources call the image store without one.
-type namespacedImages struct{ images.Store }
+// namespacedImages puts [Namespace] on each call: BuildKit's exporters and sources call the image store without one. What an image consists of is held by its name.
+type namespacedImages struct {
+	images.Store
+	content content.Store
+}
 
 func within(ctx context.Context) context.Context { return namespaces.WithNamespace(ctx, Namespace) }
 
@@ -40,10 +44,16 @@ func (s namespacedImages) List(ctx context.Context, filters ...string) ([]images
 }
 
 func (s namespacedImages) Create(ctx context.Context, image images.Image) (images.Image, error) {
+	if err := api.Label(within(ctx), s.content, image.Target); err != nil {
+		return images.Image{}, err
+	}
 	return s.Store.Create(within(ctx), image)
 }
 
 func (s namespacedImages) Update(ctx context.Context, image images.Image, fields ...string) (images.Image, error) {
+	if err := api.Label(within(ctx), s.content, image.Target); err != nil {
+		return images.Image{}, err
+	}
 	return s.Store.Update(within(ctx), image, fields...)
 }
 

@@ -108,7 +108,7 @@ func newParts(ctx context.Context, o Options, sessions *session.Manager) (*parts
 		return nil, fmt.Errorf("%w: initialise containerdmeta.db: %w", ErrDamaged, err)
 	}
 	if o.KeepImages {
-		p.images = namespacedImages{ctdmetadata.NewImageStore(p.mdb)}
+		p.images = namespacedImages{ctdmetadata.NewImageStore(p.mdb), p.mdb.ContentStore()}
 	}
 	return p, nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -18,6 +17,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/optbuild/optbuild/builder/referrer"
+	"github.com/optbuild/optbuild/builder/store/api"
 )
 
 // SaveOptions say what of the images is saved.
@@ -165,7 +165,7 @@ func (s *Store) Load(ctx context.Context, r io.Reader) (loaded []Loaded, err err
 	if len(targets) == 0 {
 		return nil, badArchive(errors.New("it has no images"))
 	}
-	if err := s.label(ctx, targets); err != nil {
+	if err := api.Label(ctx, s.Content, targets...); err != nil {
 		return nil, err
 	}
 	for _, a := range beside {
@@ -230,7 +230,7 @@ func (s *Store) keep(ctx context.Context, a manifest) error {
 	} else if err != nil {
 		return fmt.Errorf("look for %s: %w", a.about, err)
 	}
-	if err := s.label(ctx, []ocispecs.Descriptor{a.desc}); err != nil {
+	if err := api.Label(ctx, s.Content, a.desc); err != nil {
 		return err
 	}
 	return referrer.Keep(ctx, s.Content, a.about, a.desc.Digest)
@@ -244,24 +244,6 @@ func (s *Store) checkLoaded(ctx context.Context, target ocispecs.Descriptor) err
 	}
 	if len(v.images()) == 0 {
 		return ErrIncomplete
-	}
-	return nil
-}
-
-// label links what is there of images to what it refers to, for the garbage collector.
-func (s *Store) label(ctx context.Context, targets []ocispecs.Descriptor) error {
-	children := images.SetChildrenLabels(s.Content, func(ctx context.Context, d ocispecs.Descriptor) ([]ocispecs.Descriptor, error) {
-		if !images.IsIndexType(d.MediaType) && !images.IsManifestType(d.MediaType) {
-			return nil, nil
-		}
-		children, err := images.Children(ctx, s.Content, d)
-		if errdefs.IsNotFound(err) { // a platform that is not in the archive
-			return nil, images.ErrSkipDesc
-		}
-		return children, err
-	})
-	if err := images.Walk(ctx, children, slices.Clone(targets)...); err != nil {
-		return fmt.Errorf("label content: %w", err)
 	}
 	return nil
 }
