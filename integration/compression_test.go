@@ -258,6 +258,7 @@ func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 2, "await-log DIR REGEXP")
 	want, err := regexp.Compile(args[1])
 	ts.Check(err)
+	// A log tells nobody that it has grown.
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		log, err := os.ReadFile(filepath.Join(ts.MkAbs(args[0]), "engine.log"))
 		if err == nil && want.Match(log) {

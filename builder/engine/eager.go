@@ -325,11 +325,12 @@ func (e *eager) rehearse(ref cache.ImmutableRef, u *unfinished, s session.Group)
 		}
 		un := u.Unfinished
 		un.Compression = compress.Rehearsing(un.Compression)
-		if err := e.merger.Rehearse(ctx, ref, un, s, u.rehearsed); err != nil && ctx.Err() == nil {
+		if err := e.merger.Rehearse(ctx, ref, un, s, u.rehearsed); err != nil {
 			logrus.WithError(err).Debug("rehearse layers")
 			return
 		}
-		logrus.Debugf("rehearsed so far, in bytes of files: %v", u.rehearsed)
+		found, missed := e.memo.Asked()
+		logrus.Debugf("rehearsed so far, in bytes of files: %v; %d pieces were remembered, %d were compressed", u.rehearsed, found, missed)
 	})
 }
 

@@ -77,19 +77,20 @@ func (j *job) rehearse(ctx context.Context, u unit, past Rehearsed) error {
 	if err != nil {
 		return err
 	}
-	if !past.due(j.chain[u.first].ID(), written(list)) {
+	first, bytes := j.chain[u.first].ID(), written(list)
+	if !past.due(first, bytes) {
 		return nil
 	}
-	return j.discard(ctx, un, list, like)
+	if err := j.discard(ctx, un, list, like); err != nil {
+		return err // one that had to give way is still due
+	}
+	past[first] = bytes
+	return nil
 }
 
-// due is true if the layer that begins with a record is worth a rehearsal, now that it has so many bytes of files, and notes that.
+// due is true if the layer that begins with a record is worth a rehearsal, now that it has so many bytes of files.
 func (p Rehearsed) due(first string, bytes int64) bool {
-	if bytes < minRehearsed || bytes-p[first] < bytes/4 {
-		return false
-	}
-	p[first] = bytes
-	return true
+	return bytes >= minRehearsed && bytes-p[first] >= bytes/4
 }
 
 // written is how many bytes of files a layer has.
