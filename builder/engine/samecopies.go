@@ -1,16 +1,14 @@
 package engine
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -23,6 +21,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder/engine/lazy"
 	"github.com/optbuild/optbuild/builder/outcome"
+	"github.com/optbuild/optbuild/builder/samefile"
 )
 
 // Whether a stage gives the same to all platforms is often known only by looking. Where one ran for each, the layers that copy from it are compared, so that the user can be told that it need not have.
@@ -192,7 +191,9 @@ func sameTrees(ctx context.Context, a, b string, left *compareLeft) (bool, error
 			if left.bytes -= x.Size(); left.bytes < 0 {
 				return errDiffers
 			}
-			return sameContent(file, other)
+			if same, err := samefile.Content(file, other); err != nil || !same {
+				return cmp.Or(err, errDiffers)
+			}
 		}
 		return nil
 	})
@@ -215,32 +216,4 @@ func sameStat(x, y fs.FileInfo) bool {
 	s, ok := x.Sys().(*syscall.Stat_t)
 	t, okay := y.Sys().(*syscall.Stat_t)
 	return ok && okay && s.Mode == t.Mode && s.Uid == t.Uid && s.Gid == t.Gid && s.Rdev == t.Rdev && (x.IsDir() || x.Size() == y.Size())
-}
-
-func sameContent(a, b string) error {
-	f, err := os.Open(a)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	g, err := os.Open(b)
-	if err != nil {
-		return err
-	}
-	defer g.Close()
-	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
-	for {
-		n, err := io.ReadFull(f, x)
-		m, other := io.ReadFull(g, y)
-		if !bytes.Equal(x[:n], y[:m]) {
-			return errDiffers
-		}
-		end := []error{io.EOF, io.ErrUnexpectedEOF}
-		switch {
-		case slices.Contains(end, err) && slices.Contains(end, other):
-			return nil
-		case err != nil || other != nil:
-			return errors.Join(err, other)
-		}
-	}
 }

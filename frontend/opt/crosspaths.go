@@ -3,6 +3,7 @@ package opt
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"path"
 	"slices"
 	"strconv"
@@ -282,10 +283,7 @@ func crossWants(p *plan.Plan, f *plan.Facts) (want []string) {
 	if !crosses(f) {
 		return nil
 	}
-	for _, st := range p.Stages {
-		if base, _, ok := p.Resolve(st, f); base != nil || !ok || st.Def.Platform != "" {
-			continue
-		}
+	for st := range fromImages(p, f) {
 		if c := newCrossing(p, f, st); c.kind == compiles || c.kind == downloads {
 			c.ask = &want
 			c.refusal(false)
@@ -299,11 +297,7 @@ func crossImages(p *plan.Plan, f *plan.Facts, _ Options) (names []string) {
 	if !crosses(f) {
 		return nil
 	}
-	for _, st := range p.Stages {
-		base, name, ok := p.Resolve(st, f)
-		if base != nil || !ok || st.Def.Platform != "" {
-			continue
-		}
+	for st, name := range fromImages(p, f) {
 		if _, ok := official(name, false); !ok {
 			continue
 		}
@@ -312,6 +306,17 @@ func crossImages(p *plan.Plan, f *plan.Facts, _ Options) (names []string) {
 		}
 	}
 	return names
+}
+
+// fromImages are the stages that start from an image, with its name, and that have no platform of their own.
+func fromImages(p *plan.Plan, f *plan.Facts) iter.Seq2[*plan.Stage, string] {
+	return func(yield func(*plan.Stage, string) bool) {
+		for _, st := range p.Stages {
+			if base, name, ok := p.Resolve(st, f); ok && base == nil && st.Def.Platform == "" && !yield(st, name) {
+				return
+			}
+		}
+	}
 }
 
 // rootOf is the stage that starts from an image and that st builds on in the end.

@@ -7,10 +7,7 @@ func shareWants(p *plan.Plan, f *plan.Facts) (want []string) {
 	if !crosses(f) {
 		return nil
 	}
-	for _, st := range p.Stages {
-		if base, _, ok := p.Resolve(st, f); base != nil || !ok {
-			continue
-		}
+	for st := range fromImages(p, f) {
 		if c := newSharing(p, f, st, Options{}); c.considered() {
 			c.ask = &want
 			c.refusal(false)
@@ -24,11 +21,7 @@ func shareImages(p *plan.Plan, f *plan.Facts, o Options) (names []string) {
 	if !crosses(f) {
 		return nil
 	}
-	for _, st := range p.Stages {
-		base, name, ok := p.Resolve(st, f)
-		if base != nil || !ok || st.Def.Platform != "" {
-			continue
-		}
+	for st, name := range fromImages(p, f) {
 		c := newSharing(p, f, st, o)
 		_, known := official(name, true)
 		if c.asked() != nil || known && c.considered() {

@@ -66,7 +66,7 @@ func setUp(ctx context.Context, o options) (_ *bench, err error) {
 		os.RemoveAll(b.Dir)
 		unix.Sync() // see discard: the next bench has to wait for a minute, not for five
 	})
-	if unmount, err := mountVolume(ctx, b.Dir); err != nil {
+	if unmount, err := mountVolume(b.Dir); err != nil {
 		fmt.Fprintf(os.Stderr, "no file system of the bench's own (%v): what is deleted elsewhere on that of %s counts, too\n", err, b.Dir)
 	} else {
 		b.undo = append(b.undo, func() {

@@ -152,5 +152,9 @@ func (t toolchain) make(b *bench, dir string) error {
 // output returns what a command prints.
 func output(name string, args ...string) (string, error) {
 	out, err := exec.Command(name, args...).Output()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		err = fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(failed.Stderr)))
+	}
 	return strings.TrimSpace(string(out)), err
 }

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +14,7 @@ const leastVolume = 2 * wanted
 // mountVolume mounts a new ext4 in a file at dir, so that what is measured does not depend on what was written to the machine's file system before, and on what others delete from it (see
 // discard). The file is beside dir; unmount takes it
 // away, as soon as nothing is open there.
-func mountVolume(ctx context.Context, dir string) (unmount func() error, err error) {
+func mountVolume(dir string) (unmount func() error, err error) {
 	free, err := freeBytes(dir)
 	if err != nil {
 		return nil, err
@@ -40,31 +37,19 @@ func mountVolume(ctx context.Context, dir string) (unmount func() error, err err
 		return nil, err
 	}
 	// Whatever ext4 leaves for later would be done while something is measured.
-	if _, err := toolOutput(ctx, "mkfs.ext4", "-q", "-F", "-i", "32768", "-E", "lazy_itable_init=0,lazy_journal_init=0", image); err != nil {
+	if _, err := output("mkfs.ext4", "-q", "-F", "-i", "32768", "-E", "lazy_itable_init=0,lazy_journal_init=0", image); err != nil {
 		return nil, err
 	}
-	device, err := toolOutput(ctx, "losetup", "--find", "--show", "--direct-io=on", image)
+	device, err := output("losetup", "--find", "--show", "--direct-io=on", image)
 	if err != nil {
 		return nil, err
 	}
 	detach := func() error {
-		_, err := toolOutput(context.WithoutCancel(ctx), "losetup", "--detach", device)
+		_, err := output("losetup", "--detach", device)
 		return err
 	}
 	if err := unix.Mount(device, dir, "ext4", 0, ""); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", device, err), detach())
 	}
 	return func() error { return errors.Join(unix.Unmount(dir, unix.MNT_DETACH), detach(), os.Remove(image)) }, nil
-}
-
-// toolOutput returns what a command prints.
-func toolOutput(ctx context.Context, name string, args ...string) (string, error) {
-	var stderr strings.Builder
-	c := exec.CommandContext(ctx, name, args...)
-	c.Stderr = &stderr
-	out, err := c.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(stderr.String()))
-	}
-	return strings.TrimSpace(string(out)), nil
 }

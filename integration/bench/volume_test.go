@@ -23,7 +23,7 @@ func TestVolume(t *testing.T) {
 		return s
 	}
 	before := device()
-	unmount, err := mountVolume(t.Context(), dir)
+	unmount, err := mountVolume(dir)
 	if err != nil {
 		t.Skipf("this machine can't: %v", err)
 	}
