@@ -25,17 +25,26 @@ func DiskOf(dir string) (Disk, error) {
 // blockUnit is the unit of st_blocks, whatever the file system's block size is (stat(2)).
 const blockUnit = 512
 
-// Du calls add with the allocated bytes of each file and directory at and below dir, as `du` counts them: a file with
-// several links once. What is in directories for which skip (if any) is true is left out. What vanishes meanwhile counts as
+// Du calls add with the allocated bytes of each file and directory at and below dir, as `du -x` counts them: a file with
+// several links once, and nothing of other file systems that are mounted there. What is in directories for which skip (if any) is true is left out. What vanishes meanwhile counts as
 // nothing, what can't be read is an error.
 func Du(dir string, skip func(path string) bool, add func(path string, bytes int64)) error {
 	type inode struct{ dev, ino uint64 }
 	seen := map[inode]struct{}{}
+	var own uint64 // the device of dir
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil {
 			var fi fs.FileInfo
 			if fi, err = e.Info(); err == nil {
 				st := fi.Sys().(*syscall.Stat_t)
+				switch {
+				case path == dir:
+					own = uint64(st.Dev)
+				case uint64(st.Dev) != own && e.IsDir():
+					return fs.SkipDir
+				case uint64(st.Dev) != own:
+					return nil
+				}
 				if st.Nlink > 1 && !e.IsDir() {
 					i := inode{uint64(st.Dev), st.Ino}
 					if _, ok := seen[i]; ok {

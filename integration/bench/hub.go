@@ -65,6 +65,7 @@ func (b *bench) offer(ctx context.Context, image bases.Base) error {
 
 // emptyRegistry leaves only base images in the registry, so that a push has to send all that a build made.
 func (b *bench) emptyRegistry(ctx context.Context) error {
+	clear(b.warm)
 	b.hub.empty()
 	for _, image := range b.images {
 		if err := image.Push(ctx, b.registry); err != nil {

@@ -47,13 +47,18 @@ func (b *bench) cell(s scenario, w *workload, name string) *one {
 			return err
 		}
 		// Nothing of another workload is in the way, and what was measured before does not pile up in the registry.
-		if b.last != w.name {
-			b.last = w.name
-			err = b.clearStates(ctx)
+		if b.last == w.name {
+			return nil
 		}
-		return errors.Join(err, b.emptyRegistry(ctx))
+		b.last = w.name
+		return b.clear(ctx)
 	}
 	return &one{name: name, scenario: s.name, workload: w.name, prepare: prepare, rows: c.rows, matrix: c}
+}
+
+// clear removes what builders have kept and pushed.
+func (b *bench) clear(ctx context.Context) error {
+	return errors.Join(b.clearStates(ctx), b.emptyRegistry(ctx))
 }
 
 // clearStates removes what builders have kept.
@@ -121,7 +126,7 @@ func (c *cell) rows(ctx context.Context, runs int) ([]Result, error) {
 }
 
 // inTurn lets contenders build one after the other: A B C, C B A, and so on. The first round does not count: it fills caches, builders' or, for cold
-// builds, those of proxies. An optional builder that can't do it is left out.
+// builds, those of proxies. A long scenario does without for those whose last build was one of this workload, with its image in the registry. An optional builder that can't do it is left out.
 func (c *cell) inTurn(ctx context.Context, list []contender, runs int, build func(context.Context, contender, int) (Build, error)) error {
 	c.builds = nil
 	if c.scenario.long {
@@ -134,16 +139,21 @@ func (c *cell) inTurn(ctx context.Context, list []contender, runs int, build fun
 			if round < 0 && c.scenario.cold && i > 0 {
 				break
 			}
+			if round < 0 && c.scenario.long && c.warm[k.String()] {
+				continue
+			}
 			f, err := build(ctx, k, round)
 			var why skipped
 			if err != nil && ctx.Err() == nil && (errors.As(err, &why) || k.optional) {
 				fmt.Fprintf(os.Stderr, "  %s: left out: %v\n", k, err)
 				lost = append(lost, k.String())
+				delete(c.warm, k.String())
 				continue
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", k, err)
 			}
+			c.warm[k.String()] = !c.scenario.cold
 			if round >= 0 {
 				fmt.Fprintf(os.Stderr, "  %s: %.2f s\n", k, f.Seconds)
 				c.builds = append(c.builds, f)
@@ -174,7 +184,8 @@ func (c *cell) build(ctx context.Context, k contender, round int) (Build, error)
 		j.args = []string{"http_proxy=" + proxy, "no_proxy=127.0.0.1"}
 	}
 	if c.scenario.cold {
-		if err := k.empty(ctx, state); err != nil {
+		// The registry does not ask in which repository a layer is: what another side has pushed would be there.
+		if err := errors.Join(k.empty(ctx, state), c.emptyRegistry(ctx)); err != nil {
 			return Build{}, err
 		}
 	}

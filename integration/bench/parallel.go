@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,7 +31,7 @@ func (b *bench) parallelCase() *one {
 			projects = append(projects, p)
 		}
 		b.last = name
-		return errors.Join(b.clearStates(ctx), b.emptyRegistry(ctx))
+		return b.clear(ctx)
 	}
 	// build makes all builds at once.
 	build := func(ctx context.Context, k contender, round int) (f Build, err error) {
@@ -95,7 +94,7 @@ func (b *bench) growthCase() *one {
 	var p *project
 	prepare := func(ctx context.Context) (err error) {
 		b.last = name
-		if err := errors.Join(b.clearStates(ctx), b.emptyRegistry(ctx)); err != nil {
+		if err := b.clear(ctx); err != nil {
 			return err
 		}
 		files := docs(50)
