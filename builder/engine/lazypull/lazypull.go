@@ -62,8 +62,11 @@ type Puller struct {
 
 	told sync.Once // that layers can't be mounted here
 
-	mounting sync.Mutex   // held while a layer is mounted
-	broken   sync.RWMutex // held by what takes down the mounts of a server that has ended; no step begins meanwhile
+	mounting sync.Mutex // held while a layer is mounted
+	closing  context.Context
+	end      context.CancelFunc
+	reading  sync.WaitGroup // what reads ahead
+	broken   sync.RWMutex   // held by what takes down the mounts of a server that has ended; no step begins meanwhile
 
 	mu       sync.Mutex
 	dir      bool // the directory for mount points is there
@@ -73,6 +76,8 @@ type Puller struct {
 	whole    []string        // sessions that want layers whole
 	link     link
 	failures failures
+	mounts   chan struct{}          // closed when a layer is mounted; nil if nobody waits
+	read     map[string]bool        // programs that were read ahead
 	unfit    map[string]bool        // twins, by their ids, of which it was told that they can't be mounted
 	twinned  map[digest.Digest]bool // blobs for which twins were offered
 }
@@ -100,6 +105,7 @@ func (l layer) id() string {
 // New returns what mounts layers for the snapshotter. It must be called before that is used.
 func New(o Options) (*Puller, error) {
 	p := &Puller{o: o, supported: sync.OnceValue(supported), sources: map[string]*source{}, known: map[string]bool{}}
+	p.closing, p.end = context.WithCancel(context.Background())
 	p.process = server.Process{Source: p, Ended: p.serverEnded}
 	o.Layers.SetRemote(p.again)
 	return p, p.readNotes()
@@ -107,6 +113,8 @@ func New(o Options) (*Puller, error) {
 
 // Close takes all mounts down.
 func (p *Puller) Close() {
+	p.end()
+	defer p.reading.Wait() // when nobody answers any more
 	p.mounting.Lock()
 	defer p.mounting.Unlock()
 	p.detach()
@@ -180,7 +188,41 @@ func (p *Puller) mount(l layer, sessions []string) error {
 		return errors.Join(fmt.Errorf("mount layer %s of %s: %w", l.Digest, l.Ref, err), os.RemoveAll(making), os.RemoveAll(cache))
 	}
 	logrus.Debugf("layer %s of %s is mounted: %d bytes, %d names, %s", l.Digest, l.Ref, size, names, time.Since(began))
+	p.noteMount()
 	return nil
+}
+
+// nextMount returns what is closed when the next layer has been mounted.
+func (p *Puller) nextMount() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mounts == nil {
+		p.mounts = make(chan struct{})
+	}
+	return p.mounts
+}
+
+func (p *Puller) noteMount() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mounts != nil {
+		close(p.mounts)
+		p.mounts = nil
+	}
+}
+
+// firstRead is true once for each file.
+func (p *Puller) firstRead(file string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.read[file] {
+		return false
+	}
+	if p.read == nil {
+		p.read = map[string]bool{}
+	}
+	p.read[file] = true
+	return true
 }
 
 // makeDir mounts a file system in memory for the mount points: they go with this process's mount namespace.

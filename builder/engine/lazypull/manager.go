@@ -38,6 +38,7 @@ func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.G
 		}
 	}
 	defer m.expectLowest(ctx, parent, g)()
+	m.readAhead(ctx, parent, g)
 	if m.p != nil {
 		if err := m.between(ctx, parent, g); err != nil {
 			return nil, err

@@ -32,6 +32,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/optbuild/optbuild/builder/engine/lazy"
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/trace/store"
 	"github.com/optbuild/optbuild/builder/trace/view"
 	"github.com/optbuild/optbuild/builder/trace/view/viewer"
@@ -193,6 +194,7 @@ func (m rootManager) New(ctx context.Context, parent cache.ImmutableRef, g sessi
 	st.mu.Unlock()
 	make := func(ctx context.Context) (cache.MutableRef, error) {
 		st.r.startViewer()
+		ctx = lazypull.WithCommand(ctx, st.op.Meta.Args, st.op.Meta.Env)
 		return m.Manager.New(snapshot.WithPrepared(ctx, st.prepare), parent, g, opts...)
 	}
 	if lazy.Pending(parent) && !st.noCache {
