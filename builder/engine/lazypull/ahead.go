@@ -104,13 +104,14 @@ func (c command) programs() (names []string) {
 		add(word)
 		add(launchers[path.Base(word)])
 	}
-	if len(c.args) != 3 || c.args[1] != "-c" || !strings.HasSuffix(c.args[0], "sh") {
+	script, ok := c.script()
+	if !ok {
 		if len(c.args) > 0 {
 			each(c.args[0])
 		}
 		return names
 	}
-	file, err := syntax.NewParser().Parse(strings.NewReader(c.args[2]), "")
+	file, err := syntax.NewParser().Parse(strings.NewReader(script), "")
 	if err != nil {
 		return nil // the shell says what is wrong
 	}
@@ -121,6 +122,16 @@ func (c command) programs() (names []string) {
 		return true
 	})
 	return names
+}
+
+// script is what a shell is given to run, as in `/bin/bash -o pipefail -c SCRIPT` or `sh -ec SCRIPT`.
+func (c command) script() (string, bool) {
+	n := len(c.args)
+	if n < 3 || !strings.HasSuffix(c.args[0], "sh") {
+		return "", false
+	}
+	option := c.args[n-2]
+	return c.args[n-1], strings.HasPrefix(option, "-") && strings.HasSuffix(option, "c")
 }
 
 // path is where programs are looked for.

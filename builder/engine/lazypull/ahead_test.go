@@ -18,6 +18,8 @@ func TestPrograms(t *testing.T) {
 		{[]string{"/bin/bash", "-c", "A=1 make -j2 | tee log; if true; then $CC x.c; fi"}, "make tee true"},
 		{[]string{"/bin/sh", "-c", "echo $(go version)"}, "echo go"},
 		{[]string{"/bin/sh", "-c", "for x in"}, ""},
+		{[]string{"/bin/bash", "-o", "pipefail", "-ec", "go build"}, "go"},
+		{[]string{"/bin/bash", "script", "x"}, "/bin/bash"},
 		{[]string{"/usr/bin/java", "-jar", "x"}, "/usr/bin/java"},
 		{[]string{"/opt/maven/bin/mvn", "package"}, "/opt/maven/bin/mvn java"},
 		{nil, ""},
