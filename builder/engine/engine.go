@@ -223,7 +223,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 			"gha":      actionscache.Exporter(),
 			scope.Type: shared.Exporter(),
 		}),
-		ResolveCacheImporterFuncs: backends.AddImporters(sharing.Plain, map[string]remotecache.ResolveCacheImporterFunc{
+		ResolveCacheImporterFuncs: backends.AddImporters(sharing.Bounded, sharing.Plain, map[string]remotecache.ResolveCacheImporterFunc{
 			"registry": sharing.Plain("registry", registryremotecache.ResolveCacheImporterFunc(sessions, w.ContentStore(), o.Hosts)),
 			"local":    sharing.Plain("local", localremotecache.ResolveCacheImporterFunc(sessions)),
 			"gha":      sharing.Plain("gha", actionscache.Importer(sharing.Bounded)),

@@ -25,6 +25,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/optbuild/optbuild/builder/engine/actionscache/actionstest"
+	"github.com/optbuild/optbuild/builder/engine/chains"
 )
 
 var (
@@ -63,7 +64,7 @@ func (memoryReader) Close() error { return nil }
 
 func describe(layer string) ocispecs.Descriptor {
 	return ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayerGzip, Digest: digest.FromString(layer), Size: int64(len(layer)),
-		Annotations: map[string]string{labels.LabelUncompressed: digest.FromString("in " + layer).String(), createdAt: "2026-01-02T03:04:05Z"}}
+		Annotations: map[string]string{labels.LabelUncompressed: digest.FromString("in " + layer).String(), chains.CreatedAt: "2026-01-02T03:04:05Z"}}
 }
 
 // write exports a cache in which each step has made the layer that is its name.

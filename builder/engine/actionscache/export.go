@@ -20,13 +20,12 @@ import (
 	"github.com/sirupsen/logrus"
 	actions "github.com/tonistiigi/go-actions-cache"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/optbuild/optbuild/builder/engine/chains"
 )
 
 // uploads is how many layers are on their way at a time. The client sends each in several parts at once.
 const uploads = 4
-
-// createdAt is BuildKit's annotation with the time at which a layer was made.
-const createdAt = "buildkit/createdat"
 
 // Exporter returns what makes BuildKit's exporters of type gha.
 func Exporter() remotecache.ResolveCacheExporterFunc {
@@ -135,7 +134,7 @@ func annotations(pair v1.DescriptorProviderPair) (*cacheimporttypes.LayerAnnotat
 		return nil, fmt.Errorf("layer %s has no digest of what is in it: %w", d.Digest, err)
 	}
 	a := &cacheimporttypes.LayerAnnotations{DiffID: diffID, Size: d.Size, MediaType: d.MediaType}
-	if v := d.Annotations[createdAt]; v != "" {
+	if v := d.Annotations[chains.CreatedAt]; v != "" {
 		if err := a.CreatedAt.UnmarshalText([]byte(v)); err != nil {
 			return nil, fmt.Errorf("layer %s: %w", d.Digest, err)
 		}

@@ -1,9 +1,7 @@
 package actionscache
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,27 +9,23 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/pkg/labels"
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/buildkit/cache/remotecache"
 	v1 "github.com/moby/buildkit/cache/remotecache/v1"
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
-	"github.com/moby/buildkit/util/compression"
 	"github.com/moby/buildkit/worker"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	actions "github.com/tonistiigi/go-actions-cache"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/optbuild/optbuild/builder/engine/chains"
 )
 
-// maxIndex bounds the bytes of an index.
-const maxIndex = 64 << 20
-
 // Importer returns what makes BuildKit's importers of type gha. An index that check refuses is not used.
-func Importer(check func(*cacheimporttypes.CacheConfig) error) remotecache.ResolveCacheImporterFunc {
+func Importer(check chains.Check) remotecache.ResolveCacheImporterFunc {
 	return func(_ context.Context, _ session.Group, attrs map[string]string) (remotecache.Importer, ocispecs.Descriptor, error) {
 		s, err := open(attrs)
 		if err != nil {
@@ -43,7 +37,7 @@ func Importer(check func(*cacheimporttypes.CacheConfig) error) remotecache.Resol
 
 type importer struct {
 	service *service
-	check   func(*cacheimporttypes.CacheConfig) error
+	check   chains.Check
 }
 
 // Resolve reads the newest indexes of all branches that the token shows, and makes one cache of them.
@@ -63,13 +57,13 @@ func (i *importer) Resolve(ctx context.Context, _ ocispecs.Descriptor, id string
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	chains := v1.NewCacheChains()
+	all := v1.NewCacheChains()
 	for n, index := range indexes {
-		if err := i.add(index, chains); err != nil {
+		if err := chains.Add(index, i.check, i.provide, all); err != nil {
 			return nil, fmt.Errorf("index of %s: %w", branches[n].Scope, err)
 		}
 	}
-	keys, results, err := v1.NewCacheKeyStorage(chains, w)
+	keys, results, err := v1.NewCacheKeyStorage(all, w)
 	if err != nil {
 		return nil, err
 	}
@@ -78,72 +72,26 @@ func (i *importer) Resolve(ctx context.Context, _ ocispecs.Descriptor, id string
 
 // index reads a branch's newest one. It has nothing if the branch has none.
 func (i *importer) index(ctx context.Context, branch string) (*cacheimporttypes.CacheConfig, error) {
-	index := &cacheimporttypes.CacheConfig{}
 	e, _, err := i.service.newest(ctx, i.service.indexKey(branch))
 	if e == nil || err != nil {
-		return index, err
+		return &cacheimporttypes.CacheConfig{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, i.service.timeout)
 	defer cancel()
-	b := &bounded{left: maxIndex}
+	b := &chains.Buffer{}
 	if err := e.WriteTo(ctx, b); err != nil {
 		return nil, fmt.Errorf("read %s: %w", e.Key, err)
 	}
-	if err := json.Unmarshal(b.text.Bytes(), index); err != nil {
+	index, err := b.Decode()
+	if err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w", e.Key, err)
 	}
 	return index, nil
 }
 
-// add adds what an index says to chains.
-func (i *importer) add(index *cacheimporttypes.CacheConfig, chains *v1.CacheChains) error {
-	if err := i.check(index); err != nil {
-		return err
-	}
-	layers := v1.DescriptorProvider{}
-	for _, l := range index.Layers {
-		d, err := descriptor(l)
-		if err != nil {
-			return err
-		}
-		p := &layer{service: i.service, desc: d}
-		layers[l.Blob] = v1.DescriptorProviderPair{Descriptor: d, Provider: p, InfoProvider: p}
-	}
-	return v1.ParseConfig(*index, layers, chains)
-}
-
-// descriptor is a layer as BuildKit's worker wants it described.
-func descriptor(l cacheimporttypes.CacheLayer) (d ocispecs.Descriptor, err error) {
-	a := l.Annotations
-	if a == nil {
-		return d, fmt.Errorf("nothing is said of layer %q", l.Blob)
-	}
-	_, err = compression.FromMediaType(a.MediaType)
-	if err := errors.Join(err, l.Blob.Validate(), a.DiffID.Validate()); err != nil || a.Size < 0 || images.IsNonDistributable(a.MediaType) {
-		return d, fmt.Errorf("layer %q is none", l.Blob)
-	}
-	d = ocispecs.Descriptor{MediaType: a.MediaType, Digest: l.Blob, Size: a.Size, Annotations: map[string]string{labels.LabelUncompressed: a.DiffID.String()}}
-	if !a.CreatedAt.IsZero() {
-		b, err := a.CreatedAt.MarshalText()
-		if err != nil {
-			return d, err
-		}
-		d.Annotations[createdAt] = string(b)
-	}
-	return d, nil
-}
-
-// bounded takes no more than it has left. The buffer is not embedded: its ReadFrom would take anything.
-type bounded struct {
-	text bytes.Buffer
-	left int
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.left -= len(p); b.left < 0 {
-		return 0, fmt.Errorf("it is larger than %d MiB", maxIndex>>20)
-	}
-	return b.text.Write(p)
+func (i *importer) provide(d ocispecs.Descriptor) v1.DescriptorProviderPair {
+	p := &layer{service: i.service, desc: d}
+	return v1.DescriptorProviderPair{Descriptor: d, Provider: p, InfoProvider: p}
 }
 
 // layer provides one layer. What it reads is checked against its digest by who asks for it.

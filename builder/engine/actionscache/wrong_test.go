@@ -17,6 +17,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/optbuild/optbuild/builder/engine/actionscache/actionstest"
+	"github.com/optbuild/optbuild/builder/engine/chains"
 )
 
 // What the service says is not taken for granted.
@@ -36,8 +37,10 @@ func TestWrong(t *testing.T) {
 		"no layer": {func(s *actionstest.Service) {
 			s.Change(index, func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("application/"), []byte("text/")) })
 		}, "is none"},
-		"too large": {func(s *actionstest.Service) { s.Change(index, func([]byte) []byte { return make([]byte, maxIndex+1) }) }, "it is larger than 64 MiB"},
-		"refused":   {func(*actionstest.Service) {}, "index of refs/heads/main: it is refused"},
+		"too large": {func(s *actionstest.Service) {
+			s.Change(index, func([]byte) []byte { return make([]byte, chains.MaxBytes+1) })
+		}, "it is larger than 64 MiB"},
+		"refused": {func(*actionstest.Service) {}, "index of refs/heads/main: it is refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t)

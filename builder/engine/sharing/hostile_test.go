@@ -14,6 +14,8 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	v1 "github.com/moby/buildkit/cache/remotecache/v1"
+
+	"github.com/optbuild/optbuild/builder/engine/chains"
 )
 
 // layersOn makes so many layers, each on the one before.
@@ -104,9 +106,9 @@ func TestUnpackJSON(t *testing.T) {
 		want  string
 	}{
 		"few values":          {`{"records":[` + strings.Repeat("{},", 1000) + `{}]}`, ""},
-		"many empty objects":  {`[` + strings.Repeat("{},", maxValues/2) + `{}]`, "values"},
-		"many empty lists":    {`[` + strings.Repeat("[],", maxValues/2) + `[]]`, "values"},
-		"many numbers":        {`[` + strings.Repeat("0,", maxValues) + `0]`, "values"},
+		"many empty objects":  {`[` + strings.Repeat("{},", chains.MaxValues/2) + `{}]`, "values"},
+		"many empty lists":    {`[` + strings.Repeat("[],", chains.MaxValues/2) + `[]]`, "values"},
+		"many numbers":        {`[` + strings.Repeat("0,", chains.MaxValues) + `0]`, "values"},
 		"a bomb":              {strings.Repeat(" ", 65<<20), "exceeds"},
 		"a very long string":  {`"` + strings.Repeat("x", 1<<20) + `"`, ""},
 		"nothing at all here": {"", ""},

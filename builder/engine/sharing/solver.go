@@ -1,7 +1,6 @@
 package sharing
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"github.com/moby/buildkit/solver"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/optbuild/optbuild/builder/engine/chains"
 	"github.com/optbuild/optbuild/cache/remote"
 )
 
@@ -34,9 +34,6 @@ const (
 	maxDepth       = 500       // layers below each other: overlayfs mounts no more
 	maxResultSize  = 1_000_000 // layers of all results: BuildKit makes a list for each
 	maxSolved      = 10        // solver entries of one index that are read, the newest first
-
-	// maxValues is how many values a blob of JSON has at most. The shortest ones are a hundred times as large in memory.
-	maxValues = 1 << 20
 )
 
 // solved is what a solver entry holds.
@@ -180,12 +177,8 @@ func unpackJSON(b []byte, most int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	values := 0
-	for _, mark := range []string{",", "{", "["} {
-		values += bytes.Count(plain, []byte(mark))
-	}
-	if values > maxValues {
-		return nil, fmt.Errorf("it has more than %d values", maxValues)
+	if err := chains.Values(plain); err != nil {
+		return nil, err
 	}
 	return plain, nil
 }
