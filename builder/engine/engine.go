@@ -187,7 +187,7 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 		e.late = lazy.NewFiles(shared, w.CacheMgr)
 		p.puller.SetTwins(shared)
 		p.replayer.SetElsewhere(shared, e.late)
-		w.SourceManager.Register(p.puller.Source(lazy.Source(w.ImageSource, shared.AskedBy)))
+		w.SourceManager.Register(p.puller.Source(lazy.Source(w.ImageSource, w.CacheMgr, shared.AskedBy)))
 	}
 
 	frontends := map[string]bkfrontend.Frontend{}
@@ -267,7 +267,8 @@ func (e *Engine) steps() worker.Worker {
 	with := func(m bkcache.Manager) worker.Worker {
 		return solving(derived.Worker(e.worker, m, e.worker.WorkerOpt.Executor))
 	}
-	return e.parts.profiler.Worker(checking{exporting{compressing{dating{attesting{pushing{solving(e.worker), e.eager.uploads}, e.eager.uploads}, e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})
+	loading := lazy.Loading(solving(e.worker), e.worker.CacheMgr, func(g session.Group) bool { return e.shared.AskedBy(g) })
+	return e.parts.profiler.Worker(checking{exporting{compressing{dating{attesting{pushing{loading, e.eager.uploads}, e.eager.uploads}, e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})
 }
 
 // Register puts BuildKit's API on s: control, gateway, tracing, and the content store (read only).

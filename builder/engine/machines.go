@@ -129,7 +129,7 @@ func foreignPrograms(ctx context.Context, src *exporter.Source, all bool, s sess
 		if b := exptypes.ParseKey(src.Metadata, exptypes.ExporterImageBaseConfigKey, &p); len(b) > 0 && json.Unmarshal(b, &base) != nil {
 			continue
 		}
-		if lazy.Pending(lazy.Wrap(ref)) {
+		if lazy.Unfetched(ref) {
 			if !all {
 				continue
 			}

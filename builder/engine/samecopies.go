@@ -44,7 +44,7 @@ func sameCopies(ctx context.Context, src *exporter.Source, s session.Group) ([]s
 	for _, p := range ps.Platforms {
 		var img dockerspec.DockerOCIImage
 		ref, ok := src.FindRef(p.ID)
-		if !ok || ref == nil || lazy.Pending(lazy.Wrap(ref)) || json.Unmarshal(exptypes.ParseKey(src.Metadata, exptypes.ExporterImageConfigKey, &p), &img) != nil {
+		if !ok || ref == nil || lazy.Unfetched(ref) || json.Unmarshal(exptypes.ParseKey(src.Metadata, exptypes.ExporterImageConfigKey, &p), &img) != nil {
 			return nil, nil
 		}
 		images = append(images, &comparedImage{ref: ref, steps: madeBy(img)})

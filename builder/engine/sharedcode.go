@@ -57,7 +57,7 @@ func sharedCode(ctx context.Context, src *exporter.Source, s session.Group) erro
 		if ref.GetString(noSharedCodeKey) == asked {
 			continue
 		}
-		if lazy.Pending(lazy.Wrap(ref)) {
+		if lazy.Unfetched(ref) {
 			if err := lazy.Unwrap(ref).Extract(ctx, s); err != nil {
 				return fmt.Errorf("look for code of shared stages in the image for %s: %w", p.ID, err)
 			}

@@ -18,14 +18,17 @@ func TestLostCache(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		steps []string // their errors
+		line  string   // of one of them
 		err   error
 		want  string
 	}{
-		{"a step's", []string{"", gone, "other"}, canceled, gone},
-		{"the build's", nil, errors.New(gone), gone},
-		{"none", []string{"exit code: 1"}, canceled, ""},
+		{"a step's", []string{"", gone, "other"}, "", canceled, gone},
+		{"a step's line", []string{"input/output error"}, gone, canceled, gone},
+		{"the build's", nil, "", errors.New(gone), gone},
+		{"none", []string{"exit code: 1"}, "sha256:1 1 MB / 2 MB", canceled, ""},
 	} {
 		rec := newRecorder(t.TempDir())
+		rec.observe(&client.SolveStatus{Statuses: []*client.VertexStatus{{ID: c.line}}})
 		for _, text := range c.steps {
 			rec.observe(&client.SolveStatus{Vertexes: []*client.Vertex{{Completed: &now, Error: text}}})
 		}

@@ -39,7 +39,7 @@ type recorder struct {
 	// failed is the last step that ended with an error of its own.
 	failed digest.Digest
 	names  map[digest.Digest]string // of the steps that failed
-	unread string                   // the first error of a step that says that a cache can't be read
+	unread string                   // the first error of a step, or line of one, that says that a cache can't be read
 }
 
 func newRecorder(dir string) *recorder {
@@ -58,6 +58,11 @@ func (r *recorder) observe(s *client.SolveStatus) {
 			r.steps[l.Vertex] = step
 		}
 		step.write(r.dir, l.Data)
+	}
+	for _, st := range s.Statuses { // of a step whose error is the kernel's
+		if r.unread == "" && strings.Contains(st.ID, remote.CantRead) {
+			r.unread = st.ID
+		}
 	}
 	for _, v := range s.Vertexes {
 		switch {

@@ -282,7 +282,7 @@ func (w *onSkeleton) lift(ctx context.Context, upper cache.ImmutableRef) (cache.
 		return nil, err
 	}
 	w.manager.files.keep(r.ID(), made{dir, upper})
-	return Wrap(r), nil
+	return w.manager.files.Wrap(r), nil
 }
 
 // Handlers fetch layers of a reference.

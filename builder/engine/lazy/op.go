@@ -67,10 +67,13 @@ func (o readsInParts) digest(of solver.ResultBasedCacheFunc) solver.ResultBasedC
 	return func(ctx context.Context, in solver.Result, g session.Group) (digest.Digest, error) {
 		unread := o.m.Unread()
 		if w, ok := in.Sys().(*worker.WorkerRef); ok && Pending(w.ImmutableRef) {
-			if on := o.m.OnTwins(ctx, w.ImmutableRef, g); on != nil {
+			on := instead(ctx, o.m, w.ImmutableRef, g)
+			if on != nil {
 				defer release(ctx, on)
-				in = readResult{in, &worker.WorkerRef{ImmutableRef: on, Worker: w.Worker}}
+			} else {
+				on = Unwrap(w.ImmutableRef)
 			}
+			in = readResult{in, &worker.WorkerRef{ImmutableRef: on, Worker: w.Worker}}
 		}
 		d, err := of(ctx, in, g)
 		return d, because(err, unread)

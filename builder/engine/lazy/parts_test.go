@@ -23,12 +23,20 @@ type named struct {
 	name string
 	here bool
 	log  *[]string
+	note string
 }
 
 func (n *named) ID() string { return n.name }
 
 func (n *named) LayerChain() cache.RefList {
 	return cache.RefList{&named{name: n.name, here: n.here, log: new([]string)}}
+}
+
+func (n *named) GetString(string) string { return n.note }
+
+func (n *named) SetString(_, value, _ string) error {
+	n.note = value
+	return nil
 }
 
 func (n *named) Get(string) *metadata.Value {
@@ -72,6 +80,8 @@ func (t twinsOf) OffTwins(_ context.Context, r cache.ImmutableRef, _ session.Gro
 }
 
 func (t twinsOf) Unread() func() error { return func() error { return t.unread } }
+
+func (twinsOf) Noted(cache.ImmutableRef, session.Group) func() { return nil }
 
 // reading is an operation that reads its inputs, also for its key.
 type reading struct {

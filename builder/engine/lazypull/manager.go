@@ -3,14 +3,17 @@ package lazypull
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/snapshot"
 	"github.com/moby/buildkit/util/compression"
 
 	"github.com/optbuild/optbuild/builder/engine/unpack"
+	records "github.com/optbuild/optbuild/builder/record"
 )
 
 // Manager finalizes what is made on layers that are not here as a whole. BuildKit puts that off, and then can't load such a record in another process: it loads the mutable one first, and does
@@ -28,8 +31,16 @@ type manager struct {
 }
 
 func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.Group, opts ...cache.RefOption) (cache.MutableRef, error) {
-	if parent == nil || !partial(parent) {
+	if parent == nil {
 		return m.Manager.New(ctx, parent, g, opts...)
+	}
+	note := m.Noted(parent, g)
+	if !partial(parent) {
+		r, err := m.Manager.New(ctx, parent, g, opts...)
+		if err != nil || note == nil {
+			return r, err
+		}
+		return noted{r, note}, nil
 	}
 	for _, instead := range []func(context.Context, cache.ImmutableRef, session.Group) cache.ImmutableRef{m.OffTwins, m.onTwins} {
 		if on := instead(ctx, parent, g); on != nil {
@@ -48,7 +59,47 @@ func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.G
 	if err != nil {
 		return nil, err
 	}
+	if note != nil {
+		r = noted{r, note}
+	}
 	return finalizing{r}, nil
+}
+
+// Noted returns what is to be called when a step has a record mounted, in its root or elsewhere: it notes which layers are of images, since only those that steps read are worth a twin. Nil: nobody wants to know. A step need not be watched
+// for that.
+func (m manager) Noted(r cache.ImmutableRef, g session.Group) func() {
+	if m.p == nil || m.p.twins == nil || g == nil {
+		return nil
+	}
+	ids := session.AllSessionIDs(g)
+	if !m.p.twins.Asked(ids) {
+		return nil
+	}
+	list := r.LayerChain()
+	defer func() { _ = list.Release(context.Background()) }()
+	var of []string
+	for _, l := range list {
+		if l.GetString(records.Stored) == "" && len(imageRefs(l)) > 0 {
+			of = append(of, l.ID())
+		}
+	}
+	if len(of) == 0 {
+		return nil
+	}
+	return sync.OnceFunc(func() { m.p.twins.Mounted(ids, of) })
+}
+
+// noted is what a step writes to.
+type noted struct {
+	cache.MutableRef
+	note func()
+}
+
+func (n noted) Mount(ctx context.Context, readonly bool, g session.Group) (snapshot.Mountable, error) {
+	if in, _ := InStep(ctx); in {
+		n.note()
+	}
+	return n.MutableRef.Mount(ctx, readonly, g)
 }
 
 // expectLowest has the lowest layer unpacked while it is fetched, until release.

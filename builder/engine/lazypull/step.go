@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"sync"
 
@@ -18,6 +19,19 @@ import (
 // their root or in a mount go on.
 func (p *Puller) Executor(e executor.Executor) executor.Executor { return stepExecutor{e, p} }
 
+type stepKey struct{}
+
+// ForStep returns a context in which something is mounted for a step, that a directory of it is for: "" is all of it.
+func ForStep(ctx context.Context, selector string) context.Context {
+	return context.WithValue(ctx, stepKey{}, path.Join("/", selector))
+}
+
+// InStep is true in calls that mount something for a step; whole if that is all of it.
+func InStep(ctx context.Context) (in, whole bool) {
+	selector, in := ctx.Value(stepKey{}).(string)
+	return in, selector == "/"
+}
+
 type stepExecutor struct {
 	executor.Executor
 	p *Puller
@@ -30,10 +44,10 @@ func (e stepExecutor) Run(ctx context.Context, id string, root executor.Mount, m
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &step{p: e.p, before: before}
-	root.Src = s.noting(root.Src)
+	root.Src = s.noting(root)
 	mounts = slices.Clone(mounts)
 	for i := range mounts {
-		mounts[i].Src = s.noting(mounts[i].Src)
+		mounts[i].Src = s.noting(mounts[i])
 	}
 	ended := make(chan struct{})
 	var wait sync.WaitGroup
@@ -105,23 +119,24 @@ func (s *step) remote() bool {
 func (s *step) failure() error { return s.p.failures.since(s.before, s.has) }
 
 // noting returns what is mounted for the step, of which it takes note.
-func (s *step) noting(src executor.Mountable) executor.Mountable {
-	if src == nil {
+func (s *step) noting(m executor.Mount) executor.Mountable {
+	if m.Src == nil {
 		return nil
 	}
-	return notingMount{src, s}
+	return notingMount{m.Src, s, m.Selector}
 }
 
 type notingMount struct {
 	executor.Mountable
-	s *step
+	s        *step
+	selector string
 }
 
 // Mount takes note of the layers in two ways, of which one alone would miss some. The snapshotter is asked, and says which layers it has, also those that views stand for; but BuildKit asks it only for the first of several
 // mounts of a snapshot. What is to be mounted names its layers; but a snapshot for writing is an overlay that BuildKit has mounted by itself, and so a directory of which nothing is known.
 func (m notingMount) Mount(ctx context.Context, readonly bool) (executor.MountableRef, error) {
 	asked := false
-	ref, err := m.Mountable.Mount(snapshot.WithRemote(ctx, func(ids []string) {
+	ref, err := m.Mountable.Mount(snapshot.WithRemote(ForStep(ctx, m.selector), func(ids []string) {
 		asked = true
 		m.s.note(ids)
 	}), readonly)

@@ -47,6 +47,8 @@ type Elsewhere interface {
 	Chain(sessions []string, chain string) string
 	// Twin returns that of a layer whose content has a digest; false if there is none, or no use for one.
 	Twin(ctx context.Context, sessions []string, diffID string, blob ocispecs.Descriptor) (Twin, bool)
+	// Mounted is told of layers of images, by the ids of their records, that a step has in its root or in a mount.
+	Mounted(sessions []string, layers []string)
 }
 
 // The labels of a twin: the blob that the record names, and the twin's size.

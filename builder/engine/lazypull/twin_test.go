@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,9 @@ import (
 	"github.com/moby/buildkit/cache"
 	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/cache/metadata"
+	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/snapshot"
 	"github.com/moby/buildkit/solver"
 	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -130,6 +133,7 @@ type twinsFor []string
 
 func (twinsFor) Asked(sessions []string) bool  { return sessions[0] != "other" }
 func (twinsFor) Chain([]string, string) string { return "" }
+func (twinsFor) Mounted([]string, []string)    {}
 
 func (names twinsFor) Twin(_ context.Context, _ []string, diffID string, d ocispecs.Descriptor) (Twin, bool) {
 	for _, name := range names {
@@ -218,6 +222,74 @@ func TestTwins(t *testing.T) {
 			}
 		})
 	}
+}
+
+// mutable is what a step writes to.
+type mutable struct{ cache.MutableRef }
+
+func (mutable) Mount(context.Context, bool, session.Group) (snapshot.Mountable, error) {
+	return nil, nil
+}
+
+// making is a manager that makes one on anything.
+type making struct{ stacking }
+
+func (m *making) New(context.Context, cache.ImmutableRef, session.Group, ...cache.RefOption) (cache.MutableRef, error) {
+	return mutable{}, nil
+}
+
+// hearing is twinsFor nothing that is told of layers.
+type hearing struct {
+	twinsFor
+	told []string
+}
+
+func (h *hearing) Mounted(_ []string, layers []string) { h.told = append(h.told, layers...) }
+
+// TestMounted: when a step has its root mounted, its layers are told of that are of images, once, and where somebody wants to know. What only writes upon them, as a COPY, tells nothing.
+func TestMounted(t *testing.T) {
+	t.Setenv(variable, never)
+	run := func(ctx context.Context, r cache.MutableRef) {
+		root := executor.Mount{Src: mountable(func(ctx context.Context) { _, _ = r.Mount(ctx, false, nil) })}
+		if _, err := (&Puller{}).Executor(mounting{run: func(context.Context) error { return nil }}).Run(ctx, "", root, nil, executor.ProcessInfo{}, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	copies := func(ctx context.Context, r cache.MutableRef) { _, _ = r.Mount(ctx, false, nil) }
+	for _, here := range []string{"", "+"} {
+		parent := stack(here+"low", here+"base", here+"run")
+		list := parent.LayerChain()
+		for _, l := range list[:2] {
+			delete(l.(*stacked).fields, records.Stored)
+		}
+		for _, tc := range []struct {
+			name string
+			gid  string
+			does func(context.Context, cache.MutableRef)
+			want []string
+		}{{"a RUN", "asks", run, []string{list[0].ID(), list[1].ID()}}, {"a RUN of another build", "other", run, nil}, {"a COPY", "asks", copies, nil}} {
+			heard := &hearing{}
+			p := &Puller{supported: func() error { return nil }, twins: heard}
+			r, err := Manager(&making{}, p, nil, &unpack.Early{}).New(t.Context(), parent, session.NewGroup(tc.gid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				tc.does(t.Context(), r)
+			}
+			if !slices.Equal(heard.told, tc.want) {
+				t.Errorf("%s, layers %q: told of %q, want %q", tc.name, here, heard.told, tc.want)
+			}
+		}
+	}
+}
+
+// mountable calls a function when it is mounted.
+type mountable func(context.Context)
+
+func (m mountable) Mount(ctx context.Context, _ bool) (executor.MountableRef, error) {
+	m(ctx)
+	return mountedRef{}, nil
 }
 
 // TestBelieved: annotations of images become labels, too. None of them makes a layer a twin.

@@ -211,7 +211,7 @@ func (st *step) take(ctx context.Context, parent cache.ImmutableRef, cm cache.Ma
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.instead = lazy.Wrap(ref)
+	st.instead = st.r.files.Wrap(ref)
 	return nil
 }
 

@@ -22,6 +22,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/engine/mounts"
 	"github.com/optbuild/optbuild/builder/trace"
 	"github.com/optbuild/optbuild/builder/trace/store"
@@ -332,7 +333,7 @@ func (st *step) examineMounts(ctx context.Context, mounts []executor.Mount, in *
 
 // bindDirectories says what a bind mount consists of: one directory, which is watched, or several layers, which are known by their names.
 func (st *step) bindDirectories(ctx context.Context, m executor.Mount) (dir, layers string, err error) {
-	src, err := m.Src.Mount(ctx, true)
+	src, err := m.Src.Mount(lazypull.ForStep(ctx, m.Selector), true)
 	if err != nil {
 		return "", "", err
 	}

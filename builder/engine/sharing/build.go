@@ -54,6 +54,7 @@ type build struct {
 	writes bool              // there will be a cache to write
 	worked []worksAt         // where file operations have
 	ran    []replay.Ran
+	images []string // records of images' layers that steps have had mounted
 	copied []replay.Copied
 	made   []made
 	used   []remote.Entry // that were found, and were right; of solver entries those that were read
@@ -235,6 +236,15 @@ func (c *Caches) Copied(sessions []string, copied replay.Copied) {
 	for _, b := range c.of(sessions, false) {
 		b.mu.Lock()
 		b.copied = append(b.copied, copied)
+		b.mu.Unlock()
+	}
+}
+
+// Mounted notes layers of images that a step has mounted.
+func (c *Caches) Mounted(sessions []string, layers []string) {
+	for _, b := range c.of(sessions, false) {
+		b.mu.Lock()
+		b.images = append(b.images, layers...)
 		b.mu.Unlock()
 	}
 }

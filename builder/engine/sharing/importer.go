@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/distribution/reference"
+	"github.com/moby/buildkit/cache"
 	v1 "github.com/moby/buildkit/cache/remotecache/v1"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/util/progress"
@@ -19,8 +20,9 @@ import (
 
 // importer reads a cache for one build.
 type importer struct {
-	store  *store
-	builds []*build // that asked for it
+	store   *store
+	builds  []*build // that asked for it
+	manager cache.Manager
 }
 
 // Resolve returns what the builds of all scopes have stored, as one cache. One that can't be read is empty: that is told, and the build goes on.
@@ -45,7 +47,7 @@ func (i *importer) Resolve(ctx context.Context, _ ocispecs.Descriptor, id string
 	}
 	_ = done(err)
 	i.store.tell(ctx)
-	keys, results, err := v1.NewCacheKeyStorage(chains, lazy.Worker{Worker: w})
+	keys, results, err := v1.NewCacheKeyStorage(chains, lazy.Worker{Worker: w, Manager: i.manager})
 	if err != nil {
 		return nil, fmt.Errorf("read shared cache: %w", err)
 	}

@@ -80,7 +80,7 @@ func (c *Caches) Importer() remotecache.ResolveCacheImporterFunc {
 		}
 		builds := c.of(session.AllSessionIDs(g), true)
 		c.travel(builds, store)
-		return &importer{store: store, builds: builds}, ocispecs.Descriptor{}, nil
+		return &importer{store: store, builds: builds, manager: c.manager}, ocispecs.Descriptor{}, nil
 	}
 }
 

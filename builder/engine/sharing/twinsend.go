@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -26,12 +27,12 @@ import (
 // twinShare is which part of the cache's bound a layer may have at most that gets a twin.
 const twinShare = 4
 
-// twinless are the large layers of base images below steps of the builds that are here, and of which no cache has a twin. Those that have one in the scope that is written are in use.
+// twinless are the large layers of images that steps of the builds have in their roots or in mounts, which are here, and of which no cache has a twin. Those that have one in the scope that is written are in use.
 func (e *exporter) twinless(ctx context.Context) (list []ocispecs.Descriptor) {
 	seen := map[string]bool{}
 	for _, b := range e.builds {
 		b.mu.Lock()
-		var base []string
+		base := slices.Clone(b.images)
 		for _, r := range b.ran {
 			base = append(base, r.Base...)
 		}
