@@ -64,6 +64,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"ssh-agent":       sshAgent,
 	"docker-engine":   dockerEngine,
 	"poison":          poison,
+	"lying-caches":    lyingCaches,
 	"actions-job":     actionsJob,
 	"actions-evict":   actionsEvict,
 	"actions-damage":  actionsDamage,

@@ -54,6 +54,7 @@ import (
 	"github.com/optbuild/optbuild/builder/engine/derived"
 	"github.com/optbuild/optbuild/builder/engine/lazy"
 	"github.com/optbuild/optbuild/builder/engine/lazypull"
+	"github.com/optbuild/optbuild/builder/engine/manifests"
 	"github.com/optbuild/optbuild/builder/engine/mounts"
 	"github.com/optbuild/optbuild/builder/engine/sharing"
 	"github.com/optbuild/optbuild/builder/engine/unsynced"
@@ -224,8 +225,8 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 			scope.Type: shared.Exporter(),
 		}),
 		ResolveCacheImporterFuncs: backends.AddImporters(sharing.Bounded, sharing.Plain, map[string]remotecache.ResolveCacheImporterFunc{
-			"registry": sharing.Plain("registry", registryremotecache.ResolveCacheImporterFunc(sessions, w.ContentStore(), o.Hosts)),
-			"local":    sharing.Plain("local", localremotecache.ResolveCacheImporterFunc(sessions)),
+			"registry": sharing.Plain("registry", manifests.Registry(sessions, w.ContentStore(), o.Hosts, sharing.Bounded)),
+			"local":    sharing.Plain("local", manifests.Local(sessions, sharing.Bounded)),
 			"gha":      sharing.Plain("gha", actionscache.Importer(sharing.Bounded)),
 			scope.Type: shared.Importer(),
 		}),

@@ -55,14 +55,18 @@ func (b *Buffer) Decode() (*cacheimporttypes.CacheConfig, error) {
 
 // Values is an error if JSON has so many values that it would take much more memory than its bytes.
 func Values(text []byte) error {
-	values := 0
-	for _, mark := range []string{",", "{", "["} {
-		values += bytes.Count(text, []byte(mark))
-	}
-	if values > MaxValues {
+	if Count(text) > MaxValues {
 		return fmt.Errorf("it has more than %d values", MaxValues)
 	}
 	return nil
+}
+
+// Count is how many values JSON has at most, but for one.
+func Count(text []byte) (values int) {
+	for _, mark := range []string{",", "{", "["} {
+		values += bytes.Count(text, []byte(mark))
+	}
+	return values
 }
 
 // Provide is what reads a layer that was described.
