@@ -126,7 +126,7 @@ func (c *cell) rows(ctx context.Context, runs int) ([]Result, error) {
 }
 
 // inTurn lets contenders build one after the other: A B C, C B A, and so on. The first round does not count: it fills caches, builders' or, for cold
-// builds, those of proxies. A long scenario does without for those whose last build was one of this workload, with its image in the registry. An optional builder that can't do it is left out.
+// builds, those of proxies. A long scenario does without for those whose last build was one of this project as it is, with its image in the registry. An optional builder that can't do it is left out.
 func (c *cell) inTurn(ctx context.Context, list []contender, runs int, build func(context.Context, contender, int) (Build, error)) error {
 	c.builds = nil
 	if c.scenario.long {
@@ -139,7 +139,7 @@ func (c *cell) inTurn(ctx context.Context, list []contender, runs int, build fun
 			if round < 0 && c.scenario.cold && i > 0 {
 				break
 			}
-			if round < 0 && c.scenario.long && c.warm[k.String()] {
+			if last, ok := c.warm[k.String()]; ok && round < 0 && c.scenario.long && c.project != nil && last == c.project.serial {
 				continue
 			}
 			f, err := build(ctx, k, round)
@@ -153,7 +153,9 @@ func (c *cell) inTurn(ctx context.Context, list []contender, runs int, build fun
 			if err != nil {
 				return fmt.Errorf("%s: %w", k, err)
 			}
-			c.warm[k.String()] = !c.scenario.cold
+			if !c.scenario.cold && c.project != nil {
+				c.warm[k.String()] = c.project.serial
+			}
 			if round >= 0 {
 				fmt.Fprintf(os.Stderr, "  %s: %.2f s\n", k, f.Seconds)
 				c.builds = append(c.builds, f)

@@ -34,12 +34,12 @@ type bench struct {
 	downloads string          // address of the proxy for packages, once it runs
 	running   []namedPeer     // builders of the matrix that can be measured; nil: nobody has looked yet
 	last      string          // the workload of the last cell
-	warm      map[string]bool // sides whose last build was of that workload, and whose image of it is in the registry: see inTurn
+	warm      map[string]int  // sides whose last build was of that workload, and whose image of it is in the registry, with the project's serial number then: see inTurn
 	link      *wan.Link       // over which projects are served what they download; nil: directly
 }
 
 func setUp(ctx context.Context, o options) (_ *bench, err error) {
-	b := &bench{options: o, hub: newHub(), pushed: map[string]bool{}, warm: map[string]bool{}}
+	b := &bench{options: o, hub: newHub(), pushed: map[string]bool{}, warm: map[string]int{}}
 	defer func() {
 		if err != nil {
 			b.close()
