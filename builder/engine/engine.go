@@ -176,14 +176,14 @@ func New(ctx context.Context, o Options) (e *Engine, err error) {
 	if err := e.keepMounts(); err != nil {
 		return nil, err
 	}
+	shared := sharing.New(sessions, o.Hosts, w.CacheMgr, w.ContentStore())
+	e.merger.Elsewhere = shared
+	e.shared, shared.Keeper = shared, e.keeper
 	workers := &worker.Controller{}
 	if err := workers.Add(e.steps()); err != nil {
 		return nil, err
 	}
 
-	shared := sharing.New(sessions, o.Hosts, w.CacheMgr, w.ContentStore())
-	e.merger.Elsewhere = shared
-	e.shared, shared.Keeper = shared, e.keeper
 	if p.replayer != nil {
 		e.late = lazy.NewFiles(shared, w.CacheMgr)
 		p.puller.SetTwins(shared)
@@ -268,7 +268,7 @@ func (e *Engine) steps() worker.Worker {
 	with := func(m bkcache.Manager) worker.Worker {
 		return solving(derived.Worker(e.worker, m, e.worker.WorkerOpt.Executor))
 	}
-	loading := lazy.Loading(solving(e.worker), e.worker.CacheMgr, func(g session.Group) bool { return e.shared.AskedBy(g) })
+	loading := lazy.Loading(solving(e.worker), e.worker.CacheMgr, e.shared.AskedBy)
 	return e.parts.profiler.Worker(checking{exporting{compressing{dating{attesting{pushing{loading, e.eager.uploads}, e.eager.uploads}, e.worker.WorkerOpt.ContentStore}, e.eager, with}, e.merger}})
 }
 

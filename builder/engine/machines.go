@@ -24,6 +24,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder/emulation"
 	"github.com/optbuild/optbuild/builder/engine/lazy"
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/outcome"
 )
 
@@ -129,7 +130,7 @@ func foreignPrograms(ctx context.Context, src *exporter.Source, all bool, s sess
 		if b := exptypes.ParseKey(src.Metadata, exptypes.ExporterImageBaseConfigKey, &p); len(b) > 0 && json.Unmarshal(b, &base) != nil {
 			continue
 		}
-		if lazy.Unfetched(ref) {
+		if lazypull.Partial(ref) {
 			if !all {
 				continue
 			}

@@ -19,7 +19,7 @@ import (
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 
-	"github.com/optbuild/optbuild/builder/engine/lazy"
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/outcome"
 	"github.com/optbuild/optbuild/builder/samefile"
 )
@@ -44,7 +44,7 @@ func sameCopies(ctx context.Context, src *exporter.Source, s session.Group) ([]s
 	for _, p := range ps.Platforms {
 		var img dockerspec.DockerOCIImage
 		ref, ok := src.FindRef(p.ID)
-		if !ok || ref == nil || lazy.Unfetched(ref) || json.Unmarshal(exptypes.ParseKey(src.Metadata, exptypes.ExporterImageConfigKey, &p), &img) != nil {
+		if !ok || ref == nil || lazypull.Partial(ref) || json.Unmarshal(exptypes.ParseKey(src.Metadata, exptypes.ExporterImageConfigKey, &p), &img) != nil {
 			return nil, nil
 		}
 		images = append(images, &comparedImage{ref: ref, steps: madeBy(img)})

@@ -23,6 +23,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder/emulation"
 	"github.com/optbuild/optbuild/builder/engine/lazy"
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 	"github.com/optbuild/optbuild/builder/outcome"
 )
 
@@ -57,7 +58,7 @@ func sharedCode(ctx context.Context, src *exporter.Source, s session.Group) erro
 		if ref.GetString(noSharedCodeKey) == asked {
 			continue
 		}
-		if lazy.Unfetched(ref) {
+		if lazypull.Partial(ref) {
 			if err := lazy.Unwrap(ref).Extract(ctx, s); err != nil {
 				return fmt.Errorf("look for code of shared stages in the image for %s: %w", p.ID, err)
 			}

@@ -1,11 +1,7 @@
 package actionscache
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http/httptest"
 	"regexp"
 	"slices"
@@ -13,19 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/pkg/labels"
-	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/remotecache"
 	"github.com/moby/buildkit/cache/remotecache/gha"
-	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
-	"github.com/moby/buildkit/solver"
-	"github.com/moby/buildkit/worker"
-	"github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/optbuild/optbuild/builder/engine/actionscache/actionstest"
-	"github.com/optbuild/optbuild/builder/engine/chains"
+	"github.com/optbuild/optbuild/builder/engine/chains/chainstest"
 )
 
 var (
@@ -45,28 +33,6 @@ func attrs(s *actionstest.Service, version string, branches ...actionstest.Branc
 	return map[string]string{"version": version, "url": s.URL, "url_v2": s.URL, "token": actionstest.Token(branches...)}
 }
 
-func anything(*cacheimporttypes.CacheConfig) error { return nil }
-
-// memory provides one layer.
-type memory []byte
-
-func (m memory) ReaderAt(context.Context, ocispecs.Descriptor) (content.ReaderAt, error) {
-	return memoryReader{bytes.NewReader(m)}, nil
-}
-
-func (m memory) Info(_ context.Context, d digest.Digest) (content.Info, error) {
-	return content.Info{Digest: d, Size: int64(len(m))}, nil
-}
-
-type memoryReader struct{ *bytes.Reader }
-
-func (memoryReader) Close() error { return nil }
-
-func describe(layer string) ocispecs.Descriptor {
-	return ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayerGzip, Digest: digest.FromString(layer), Size: int64(len(layer)),
-		Annotations: map[string]string{labels.LabelUncompressed: digest.FromString("in " + layer).String(), chains.CreatedAt: "2026-01-02T03:04:05Z"}}
-}
-
 // write exports a cache in which each step has made the layer that is its name.
 func write(t *testing.T, resolve remotecache.ResolveCacheExporterFunc, attrs map[string]string, steps ...string) error {
 	t.Helper()
@@ -77,77 +43,13 @@ func write(t *testing.T, resolve remotecache.ResolveCacheExporterFunc, attrs map
 	if ours, ok := e.(*exporter); ok {
 		ours.wait = time.Millisecond
 	}
-	for _, step := range steps {
-		remote := &solver.Remote{Descriptors: []ocispecs.Descriptor{describe(step)}, Provider: memory(step)}
-		_, _, err := e.Add(digest.FromString(digest.FromString(step).String()+"@0"), nil, []solver.CacheExportResult{{CreatedAt: time.Unix(1, 0), Result: remote}})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, err = e.Finalize(t.Context())
-	return err
-}
-
-// reading is a worker that takes results of caches, and reads them.
-type reading struct {
-	worker.Worker
-	layers []ocispecs.Descriptor
-	texts  []string
-}
-
-var errRead = errors.New("it was read")
-
-func (w *reading) FromRemote(ctx context.Context, r *solver.Remote) (cache.ImmutableRef, error) {
-	for _, d := range r.Descriptors {
-		reader, err := r.Provider.ReaderAt(ctx, d)
-		if err != nil {
-			return nil, err
-		}
-		b, err := io.ReadAll(content.NewReader(reader))
-		if err := errors.Join(err, reader.Close()); err != nil {
-			return nil, err
-		}
-		w.layers, w.texts = append(w.layers, d), append(w.texts, string(b))
-	}
-	return nil, errRead
-}
-
-// read returns the layers that steps have made by a cache; steps that it does not know have none.
-func read(t *testing.T, resolve remotecache.ResolveCacheImporterFunc, attrs map[string]string, steps ...string) (*reading, error) {
-	t.Helper()
-	w := &reading{}
-	i, desc, err := resolve(t.Context(), nil, attrs)
-	if err != nil {
-		return w, err
-	}
-	m, err := i.Resolve(t.Context(), desc, "cache", w)
-	if err != nil {
-		return w, err
-	}
-	for _, step := range steps {
-		keys, err := m.Query(nil, 0, digest.FromString(step), 0)
-		if err != nil {
-			return w, err
-		}
-		for _, k := range keys {
-			records, err := m.Records(t.Context(), k)
-			if err != nil {
-				return w, err
-			}
-			for _, r := range records {
-				if _, err := m.Load(t.Context(), r); !errors.Is(err, errRead) {
-					return w, err
-				}
-			}
-		}
-	}
-	return w, nil
+	return chainstest.Write(t, e, steps...)
 }
 
 // Whichever of BuildKit and this package has written, whichever reads finds the same.
 func TestSameAsBuildKit(t *testing.T) {
 	exporters := map[string]remotecache.ResolveCacheExporterFunc{"ours": Exporter(), "BuildKit": gha.ResolveCacheExporterFunc(nil, nil)}
-	importers := map[string]remotecache.ResolveCacheImporterFunc{"ours": Importer(anything), "BuildKit": gha.ResolveCacheImporterFunc(nil, nil)}
+	importers := map[string]remotecache.ResolveCacheImporterFunc{"ours": Importer(chainstest.Anything), "BuildKit": gha.ResolveCacheImporterFunc(nil, nil)}
 	large := strings.Repeat("0123456789", 200_000) // several reads, and parts of an upload
 	var keys []string
 	for _, version := range []string{"1", "2"} {
@@ -162,16 +64,16 @@ func TestSameAsBuildKit(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					got, err := read(t, importer, a, "one", "unknown", large)
+					got, err := chainstest.Read(t, importer, a, "one", "unknown", large)
 					if err != nil {
 						t.Fatal(err)
 					}
-					if len(got.texts) != 2 || got.texts[0] != "one" || got.texts[1] != large {
-						t.Errorf("read %d layers: %.40q", len(got.texts), got.texts)
+					if len(got.Texts) != 2 || got.Texts[0] != "one" || got.Texts[1] != large {
+						t.Errorf("read %d layers: %.40q", len(got.Texts), got.Texts)
 					}
 					for i, layer := range []string{"one", large} {
-						if want := describe(layer); fmt.Sprint(got.layers[i]) != fmt.Sprint(want) {
-							t.Errorf("described as\n%v\nwant\n%v", got.layers[i], want)
+						if want := chainstest.Describe(layer); fmt.Sprint(got.Layers[i]) != fmt.Sprint(want) {
+							t.Errorf("described as\n%v\nwant\n%v", got.Layers[i], want)
 						}
 					}
 					now := append(s.Keys(index), slices.Sorted(slices.Values(s.Keys(blobs)))...)
@@ -200,12 +102,12 @@ func TestBranches(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"a": "[main a]", "b": "[main]"} {
-		if got, err := read(t, Importer(anything), attrs(s, "2", branch(name)...), "main", "a"); err != nil || fmt.Sprint(got.texts) != want {
-			t.Errorf("branch %s read %v (%v), want %s", name, got.texts, err, want)
+		if got, err := chainstest.Read(t, Importer(chainstest.Anything), attrs(s, "2", branch(name)...), "main", "a"); err != nil || fmt.Sprint(got.Texts) != want {
+			t.Errorf("branch %s read %v (%v), want %s", name, got.Texts, err, want)
 		}
 	}
-	if got, err := read(t, Importer(anything), attrs(s, "2", mainBranch), "main", "a"); err != nil || fmt.Sprint(got.texts) != "[main]" {
-		t.Errorf("main read %v (%v)", got.texts, err)
+	if got, err := chainstest.Read(t, Importer(chainstest.Anything), attrs(s, "2", mainBranch), "main", "a"); err != nil || fmt.Sprint(got.Texts) != "[main]" {
+		t.Errorf("main read %v (%v)", got.Texts, err)
 	}
 	err := write(t, Exporter(), attrs(s, "2", actionstest.Branch{Scope: mainBranch.Scope, Permission: actionstest.Read}), "fork")
 	if err == nil || err.Error() != "this job's token may only read the cache" {
@@ -237,8 +139,8 @@ func TestIndex(t *testing.T) {
 	if err := write(t, Exporter(), other, "other"); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := read(t, Importer(anything), a, "old", "new", "other"); err != nil || fmt.Sprint(got.texts) != "[new]" {
-		t.Errorf("read %v, %v", got.texts, err)
+	if got, err := chainstest.Read(t, Importer(chainstest.Anything), a, "old", "new", "other"); err != nil || fmt.Sprint(got.Texts) != "[new]" {
+		t.Errorf("read %v, %v", got.Texts, err)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/optbuild/optbuild/builder/engine/actionscache/actionstest"
 	"github.com/optbuild/optbuild/builder/engine/chains"
+	"github.com/optbuild/optbuild/builder/engine/chains/chainstest"
 )
 
 // What the service says is not taken for granted.
@@ -55,7 +56,7 @@ func TestWrong(t *testing.T) {
 				}
 				return nil
 			}
-			if _, err := read(t, Importer(check), a, "layer"); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := chainstest.Read(t, Importer(check), a, "layer"); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got error %v, want %s", err, test.want)
 			}
 		})
@@ -96,7 +97,7 @@ func TestSilent(t *testing.T) {
 			s.URL = server.URL + "/"
 			defer func() { s.URL = real }()
 			quick := func(ctx context.Context, g session.Group, attrs map[string]string) (remotecache.Importer, ocispecs.Descriptor, error) {
-				i, d, err := Importer(anything)(ctx, g, attrs)
+				i, d, err := Importer(chainstest.Anything)(ctx, g, attrs)
 				if err == nil && test.layer {
 					i.(*importer).service.stall = 50 * time.Millisecond
 				} else if err == nil {
@@ -104,7 +105,7 @@ func TestSilent(t *testing.T) {
 				}
 				return i, d, err
 			}
-			if _, err := read(t, quick, attrs(s, "2", mainBranch), "layer"); !errors.Is(err, test.want) {
+			if _, err := chainstest.Read(t, quick, attrs(s, "2", mainBranch), "layer"); !errors.Is(err, test.want) {
 				t.Errorf("got error %v, want %v", err, test.want)
 			}
 		})

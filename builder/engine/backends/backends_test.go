@@ -2,8 +2,6 @@ package backends
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,21 +10,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/pkg/labels"
-	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/remotecache"
 	"github.com/moby/buildkit/cache/remotecache/azblob"
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
-	"github.com/moby/buildkit/solver"
-	"github.com/moby/buildkit/worker"
-	"github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/optbuild/optbuild/builder/engine/actionscache/actionstest"
 	"github.com/optbuild/optbuild/builder/engine/chains"
+	"github.com/optbuild/optbuild/builder/engine/chains/chainstest"
 )
 
 // cloud is one of the clouds that this binary has.
@@ -49,134 +40,50 @@ func clouds() map[string]cloud {
 	return list
 }
 
-func anything(*cacheimporttypes.CacheConfig) error { return nil }
-
 // isIndex says whether a request is for an index.
 func isIndex(r *http.Request) bool {
 	return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "manifests/")
-}
-
-// memory provides one layer.
-type memory []byte
-
-func (m memory) ReaderAt(context.Context, ocispecs.Descriptor) (content.ReaderAt, error) {
-	return memoryReader{bytes.NewReader(m)}, nil
-}
-
-func (m memory) Info(_ context.Context, d digest.Digest) (content.Info, error) {
-	return content.Info{Digest: d, Size: int64(len(m))}, nil
-}
-
-type memoryReader struct{ *bytes.Reader }
-
-func (memoryReader) Close() error { return nil }
-
-func describe(layer string) ocispecs.Descriptor {
-	return ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayerGzip, Digest: digest.FromString(layer), Size: int64(len(layer)),
-		Annotations: map[string]string{labels.LabelUncompressed: digest.FromString("in " + layer).String(), chains.CreatedAt: "2026-01-02T03:04:05Z"}}
 }
 
 // write exports a cache in which each step has made the layer that is its name.
 func write(t *testing.T, kind string, attrs map[string]string, steps ...string) {
 	t.Helper()
 	e, err := all()[kind].exporter(t.Context(), nil, attrs)
+	if err == nil {
+		err = chainstest.Write(t, e, steps...)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range steps {
-		remote := &solver.Remote{Descriptors: []ocispecs.Descriptor{describe(step)}, Provider: memory(step)}
-		if _, _, err := e.Add(digest.FromString(digest.FromString(step).String()+"@0"), nil, []solver.CacheExportResult{{CreatedAt: time.Unix(1, 0), Result: remote}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := e.Finalize(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// reading is a worker that takes results of caches, and reads them.
-type reading struct {
-	worker.Worker
-	layers []ocispecs.Descriptor
-	texts  []string
-}
-
-var errRead = errors.New("it was read")
-
-func (w *reading) FromRemote(ctx context.Context, r *solver.Remote) (cache.ImmutableRef, error) {
-	for _, d := range r.Descriptors {
-		reader, err := r.Provider.ReaderAt(ctx, d)
-		if err != nil {
-			return nil, err
-		}
-		b, err := io.ReadAll(content.NewReader(reader))
-		if err := errors.Join(err, reader.Close()); err != nil {
-			return nil, err
-		}
-		w.layers, w.texts = append(w.layers, d), append(w.texts, string(b))
-	}
-	return nil, errRead
-}
-
-// read returns the layers that steps have made by a cache; steps that it does not know have none.
-func read(t *testing.T, resolve remotecache.ResolveCacheImporterFunc, attrs map[string]string, steps ...string) (*reading, error) {
-	t.Helper()
-	w := &reading{}
-	i, desc, err := resolve(t.Context(), nil, attrs)
-	if err != nil {
-		return w, err
-	}
-	m, err := i.Resolve(t.Context(), desc, "cache", w)
-	if err != nil {
-		return w, err
-	}
-	for _, step := range steps {
-		keys, err := m.Query(nil, 0, digest.FromString(step), 0)
-		if err != nil {
-			return w, err
-		}
-		for _, k := range keys {
-			records, err := m.Records(t.Context(), k)
-			if err != nil {
-				return w, err
-			}
-			for _, r := range records {
-				if _, err := m.Load(t.Context(), r); !errors.Is(err, errRead) {
-					return w, err
-				}
-			}
-		}
-	}
-	return w, nil
 }
 
 // TestSameAsBuildKit: what BuildKit writes, both read alike.
 func TestSameAsBuildKit(t *testing.T) {
 	large := strings.Repeat("0123456789", 200_000) // several reads
 	for kind, c := range clouds() {
-		for by, importer := range map[string]remotecache.ResolveCacheImporterFunc{"ours": all()[kind].importer(anything), "BuildKit's": c.buildkit} {
+		for by, importer := range map[string]remotecache.ResolveCacheImporterFunc{"ours": all()[kind].importer(chainstest.Anything), "BuildKit's": c.buildkit} {
 			t.Run(kind+" "+by, func(t *testing.T) {
 				server := httptest.NewServer(c.store())
 				defer server.Close()
 				attrs := c.attrs(server.URL)
 				// BuildKit's makes what is not there, ours takes it for empty.
-				if got, err := read(t, importer, attrs, "one"); by == "ours" && (err != nil || len(got.texts) > 0) {
-					t.Errorf("before anything was written: read %q, error %v", got.texts, err)
+				if got, err := chainstest.Read(t, importer, attrs, "one"); by == "ours" && (err != nil || len(got.Texts) > 0) {
+					t.Errorf("before chainstest.Anything was written: read %q, error %v", got.Texts, err)
 				}
 				write(t, kind, attrs, "one", large)
-				got, err := read(t, importer, attrs, "one", "unknown", large)
-				if err != nil || !slices.Equal(got.texts, []string{"one", large}) {
-					t.Fatalf("read %d layers: %.40q (%v)", len(got.texts), got.texts, err)
+				got, err := chainstest.Read(t, importer, attrs, "one", "unknown", large)
+				if err != nil || !slices.Equal(got.Texts, []string{"one", large}) {
+					t.Fatalf("read %d layers: %.40q (%v)", len(got.Texts), got.Texts, err)
 				}
 				for i, layer := range []string{"one", large} {
-					if want := describe(layer); fmt.Sprint(got.layers[i]) != fmt.Sprint(want) {
-						t.Errorf("described as\n%v\nwant\n%v", got.layers[i], want)
+					if want := chainstest.Describe(layer); fmt.Sprint(got.Layers[i]) != fmt.Sprint(want) {
+						t.Errorf("described as\n%v\nwant\n%v", got.Layers[i], want)
 					}
 				}
 				other := c.attrs(server.URL)
 				other["name"] = "other"
-				if got, err := read(t, importer, other, "one"); err != nil || len(got.texts) > 0 {
-					t.Errorf("another name has %.40q (%v)", got.texts, err)
+				if got, err := chainstest.Read(t, importer, other, "one"); err != nil || len(got.Texts) > 0 {
+					t.Errorf("another name has %.40q (%v)", got.Texts, err)
 				}
 			})
 		}
@@ -212,7 +119,7 @@ func TestHuge(t *testing.T) {
 				}))
 				attrs := c.attrs(server.URL)
 				write(t, kind, attrs, "layer")
-				_, err := read(t, all()[kind].importer(anything), attrs, "layer")
+				_, err := chainstest.Read(t, all()[kind].importer(chainstest.Anything), attrs, "layer")
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("error %v, want %s", err, test.want)
 				}
@@ -234,7 +141,7 @@ func TestRefused(t *testing.T) {
 		refuse := func(index *cacheimporttypes.CacheConfig) error {
 			return fmt.Errorf("%d records are too many", len(index.Records))
 		}
-		if _, err := read(t, all()[kind].importer(refuse), c.attrs(server.URL), "layer"); err == nil || !strings.Contains(err.Error(), "index n: 1 records are too many") {
+		if _, err := chainstest.Read(t, all()[kind].importer(refuse), c.attrs(server.URL), "layer"); err == nil || !strings.Contains(err.Error(), "index n: 1 records are too many") {
 			t.Errorf("%s: error %v", kind, err)
 		}
 	}
@@ -264,9 +171,9 @@ func TestWrongLayer(t *testing.T) {
 				defer server.Close()
 				write(t, kind, c.attrs(server.URL), "layer")
 				replaced.Store(true)
-				got, err := read(t, all()[kind].importer(anything), c.attrs(server.URL), "layer")
-				if fmt.Sprint(got.texts) != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
-					t.Errorf("read %q, error %v", got.texts, err)
+				got, err := chainstest.Read(t, all()[kind].importer(chainstest.Anything), c.attrs(server.URL), "layer")
+				if fmt.Sprint(got.Texts) != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+					t.Errorf("read %q, error %v", got.Texts, err)
 				}
 			})
 		}

@@ -50,6 +50,13 @@ func (m plainManager) Unread() func() error {
 	return func() error { return nil }
 }
 
+func (m plainManager) Noted(r cache.ImmutableRef, g session.Group) func() {
+	if p, ok := m.Manager.(inParts); ok {
+		return p.Noted(Unwrap(r), g)
+	}
+	return nil
+}
+
 // instead returns what is read in place of a reference; nil if it is read as it is.
 func instead(ctx context.Context, m inParts, r cache.ImmutableRef, g session.Group) cache.ImmutableRef {
 	if off := m.OffTwins(ctx, r, g); off != nil {
@@ -99,13 +106,6 @@ func (m tellingMount) Mount() ([]mount.Mount, func() error, error) {
 		}
 		return done()
 	}, nil
-}
-
-func (m plainManager) Noted(r cache.ImmutableRef, g session.Group) func() {
-	if p, ok := m.Manager.(inParts); ok {
-		return p.Noted(Unwrap(r), g)
-	}
-	return nil
 }
 
 // reader is what a file operation reads in parts: the image that it copies from, or the names of users.

@@ -123,7 +123,7 @@ func (r *ref) Release(ctx context.Context) error {
 func (r *ref) GetEqualMutable() (cache.RefMetadata, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.parts != nil && !r.plain && Unfetched(r) {
+	if r.parts != nil && !r.plain && lazypull.Partial(r) {
 		r.hashed = true
 		return unnoted{r.ImmutableRef, identity.NewID()}, true
 	}
@@ -166,26 +166,7 @@ func Pending(r cache.ImmutableRef) bool {
 		return false
 	}
 	_, ok := r.(wrapped)
-	return ok && Unfetched(r)
-}
-
-// Unfetched is true if layers of a reference have not been fetched.
-func Unfetched(r cache.ImmutableRef) bool {
-	list := r.LayerChain()
-	defer list.Release(context.Background())
-	for _, l := range list {
-		if blobOnly(l) {
-			return true
-		}
-	}
-	return false
-}
-
-// blobOnly is true for a layer that has no files yet (BuildKit's cache/metadata.go).
-func blobOnly(l cache.ImmutableRef) bool {
-	v := l.Get("cache.blobonly")
-	var only bool
-	return v != nil && v.Unmarshal(&only) == nil && only
+	return ok && lazypull.Partial(r)
 }
 
 // Worker is a worker whose results from registries are fetched late.
@@ -221,7 +202,7 @@ type loadingWorker struct {
 
 func (w loadingWorker) LoadRef(ctx context.Context, id string, hidden bool) (cache.ImmutableRef, error) {
 	r, err := w.Worker.LoadRef(ctx, id, hidden)
-	if err != nil || r == nil || !Unfetched(r) {
+	if err != nil || r == nil || !lazypull.Partial(r) {
 		return r, err
 	}
 	return wrap(r, w.parts, w.asked), nil

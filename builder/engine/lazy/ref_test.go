@@ -236,7 +236,7 @@ func TestLoading(t *testing.T) {
 	if r.Extract(t.Context(), asks) != nil || !errors.Is(r.Extract(t.Context(), session.NewGroup("other")), errFetched) {
 		t.Error("it is not fetched when it should be")
 	}
-	if Pending(r) || !Unfetched(r) || Unwrap(r) != cache.ImmutableRef(part) {
-		t.Errorf("it is pending: %v, not fetched: %v, %v", Pending(r), Unfetched(r), Unwrap(r))
+	if Pending(r) || !lazypull.Partial(r) || Unwrap(r) != cache.ImmutableRef(part) {
+		t.Errorf("it is pending: %v, not fetched: %v, %v", Pending(r), lazypull.Partial(r), Unwrap(r))
 	}
 }

@@ -35,7 +35,7 @@ func (m manager) New(ctx context.Context, parent cache.ImmutableRef, g session.G
 		return m.Manager.New(ctx, parent, g, opts...)
 	}
 	note := m.Noted(parent, g)
-	if !partial(parent) {
+	if !Partial(parent) {
 		r, err := m.Manager.New(ctx, parent, g, opts...)
 		if err != nil || note == nil {
 			return r, err
@@ -116,8 +116,8 @@ func (m manager) expectLowest(ctx context.Context, parent cache.ImmutableRef, g 
 	return m.early.Expect(remotes[0].Descriptors[0])
 }
 
-// partial is true if there are layers of which BuildKit has the blob's address only.
-func partial(r cache.ImmutableRef) bool {
+// Partial is true if there are layers of which BuildKit has the blob's address only: they have not been fetched.
+func Partial(r cache.ImmutableRef) bool {
 	list := r.LayerChain()
 	defer func() { _ = list.Release(context.Background()) }()
 	return slices.ContainsFunc(list, blobOnly)

@@ -97,7 +97,7 @@ func (m manager) onTwins(ctx context.Context, parent cache.ImmutableRef, g sessi
 
 // OnTwins is for who only reads files, and runs no step on them.
 func (m manager) OnTwins(ctx context.Context, r cache.ImmutableRef, g session.Group) cache.ImmutableRef {
-	if !partial(r) {
+	if !Partial(r) {
 		return nil
 	}
 	on := m.onTwins(ctx, r, g)
