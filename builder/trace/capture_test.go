@@ -196,6 +196,29 @@ func TestOrderAcrossLayers(t *testing.T) {
 	}
 }
 
+// TestCheckExcept leaves a layer out of which all is known, but for the order of time.
+func TestCheckExcept(t *testing.T) {
+	a, b := newGround(t), newGround(t)
+	a.write("main.c", "")
+	b.write("main.o", "")
+	b.touch("main.o", longAgo.Add(time.Second))
+	tr := Trace{Started: started, Layers: []Layer{a.capture(Seen{"main.c", Read, 1}), b.capture(Seen{"main.o", Looked, 2})}}
+	if d, err := tr.CheckExcept([]string{a.dir, ""}, map[int]bool{1: true}); d != nil || err != nil {
+		t.Errorf("got %v, %v", d, err)
+	}
+	if _, err := tr.CheckExcept([]string{a.dir, ""}, nil); err == nil {
+		t.Error("got no error for a layer that is nowhere")
+	}
+	a.touch("main.c", longAgo.Add(time.Minute))
+	if d, err := tr.CheckExcept([]string{a.dir, ""}, map[int]bool{1: true}); err != nil || d == nil || d.Kind != OrderChanged {
+		t.Errorf("got %v, %v", d, err)
+	}
+	a.write("main.c", "new")
+	if d, err := tr.CheckExcept([]string{a.dir, ""}, map[int]bool{1: true}); err != nil || d == nil || d.Layer != 0 || d.Kind != ContentChanged {
+		t.Errorf("got %v, %v", d, err)
+	}
+}
+
 // TestFuture has a file that was newer than the run, as long as it keeps its time.
 func TestFuture(t *testing.T) {
 	g := newGround(t)

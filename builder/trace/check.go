@@ -3,6 +3,7 @@ package trace
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,14 +26,24 @@ func (l Layer) Check(root string, started time.Time) (*Difference, error) {
 
 // Check does the same with all of a trace's layers, whose directories are given topmost first. The order of time holds across
 // them.
-func (t *Trace) Check(roots []string) (*Difference, error) {
+func (t *Trace) Check(roots []string) (*Difference, error) { return t.CheckExcept(roots, nil) }
+
+// CheckExcept is Check where some layers, by their index, are known to be the very ones that the run had below it: they are what
+// they were, and nobody looks at their directories.
+func (t *Trace) CheckExcept(roots []string, same map[int]bool) (*Difference, error) {
 	if len(roots) != len(t.Layers) {
 		return nil, fmt.Errorf("compare %d layers with %d directories", len(t.Layers), len(roots))
 	}
 	var times []moment
 	for i, l := range t.Layers {
 		before := len(times)
-		d, err := l.check(roots[i], t.Started, &times)
+		var d *Difference
+		var err error
+		if same[i] {
+			times = append(times, l.unchanged()...)
+		} else {
+			d, err = l.check(roots[i], t.Started, &times)
+		}
 		if d != nil {
 			d.Layer = i
 		}
@@ -44,6 +55,35 @@ func (t *Trace) Check(roots []string) (*Difference, error) {
 		}
 	}
 	return orderOfTime(times), nil
+}
+
+// unchanged are the times of a layer that is what it was.
+func (l Layer) unchanged() (times []moment) {
+	for _, e := range l.Entries {
+		times = append(times, moment{path: e.Path, was: e.Modified, is: e.Modified, file: e.kind() == unix.S_IFREG})
+	}
+	return times
+}
+
+// Dated is the layer with the times that its files have in a directory where all of its observations hold.
+func (l Layer) Dated(root string) (Layer, error) {
+	dated := Layer{slices.Clone(l.Entries)}
+	_, err := each(root, len(dated.Entries), func(w *walker, i int) (*Difference, error) {
+		e := &dated.Entries[i]
+		if e.kind() != unix.S_IFREG {
+			return nil, nil
+		}
+		st, there, err := w.stat(e.Path)
+		if err == nil && !there {
+			err = unix.ENOENT
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the time of %q of layer %s: %w", e.Path, root, err)
+		}
+		e.Modified = st.Mtim.Nano()
+		return nil, nil
+	})
+	return dated, err
 }
 
 // check is Check, and adds the times of the files to those of other layers.

@@ -58,5 +58,5 @@ type Trace struct {
 	Started time.Time // of the step itself
 	Ended   time.Time
 	Layers  []Layer           // what it observed of the watched layers, topmost first
-	Notes   map[string]string // small facts for people, such as the step's name
+	Notes   map[string]string // small facts, such as the step's name
 }

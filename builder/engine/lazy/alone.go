@@ -10,6 +10,8 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/util/compression"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/optbuild/optbuild/builder/engine/lazypull"
 )
 
 // Alone returns a directory with the files of a reference's topmost layer, like Dir, but fetches that layer if it must. Those below it are not fetched: of a COPY's layer a step may have to
@@ -40,5 +42,20 @@ func (f *Files) Alone(ctx context.Context, m cache.Manager, r cache.ImmutableRef
 		return "", fmt.Errorf("fetch a layer without those below it: %w", err)
 	}
 	f.keep(r.ID(), made{dirs[0], alone})
+	return dirs[0], nil
+}
+
+// Here returns the directory of a reference's topmost layer; "" if that layer, or one below it, has not been fetched.
+func (f *Files) Here(ctx context.Context, r cache.ImmutableRef, g session.Group) (string, error) {
+	if dir := f.Dir(r.ID()); dir != "" {
+		return dir, nil
+	}
+	if lazypull.Partial(r) {
+		return "", nil
+	}
+	dirs, err := directories(ctx, r, g)
+	if err != nil || len(dirs) == 0 {
+		return "", err
+	}
 	return dirs[0], nil
 }

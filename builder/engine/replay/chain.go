@@ -10,10 +10,10 @@ import (
 
 // link is one step of those that made the file system which a RUN starts from.
 type link struct {
-	name   string // of the vertex
-	exec   bool   // a RUN; else a file operation: COPY, ADD, WORKDIR
-	copies bool   // it copies from the build's context
-	caches bool   // a RUN that has cache mounts: what it made may lie there, for the RUNs above it
+	name   string   // of the vertex
+	exec   bool     // a RUN; else a file operation: COPY, ADD, WORKDIR
+	copies bool     // it copies from the build's context
+	caches []string // the cache mounts of a RUN: what it made may lie there, for the RUNs above it that have them, too
 }
 
 // chainOf returns the steps that made the root file system of an exec, topmost first, down to the lowest one that copies from the context; nil when
@@ -34,13 +34,10 @@ func chainOf(v solver.Vertex, root int64) (links []link) {
 		case *pb.Op_File:
 			parent, l.copies = fileParent(o.File, edge.Index, len(edge.Vertex.Inputs())), copiesContext(edge.Vertex, o.File)
 		case *pb.Op_Exec:
-			l.exec = true
+			l.exec, l.caches = true, cacheMounts(o.Exec)
 			for _, m := range o.Exec.Mounts {
 				if m.MountType == pb.MountType_BIND && m.Output == int64(edge.Index) { // secrets have an output, 0, without meaning it
 					parent = m.Input
-				}
-				if m.MountType == pb.MountType_CACHE {
-					l.caches = true
 				}
 			}
 		default:

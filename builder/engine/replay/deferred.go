@@ -120,6 +120,8 @@ func (st *step) examineLate(ctx context.Context, parent cache.ImmutableRef, cm c
 	k.carry("exec", dgst)
 	st.describe(k)
 	in := &inputs{}
+	records := st.records(len(list))
+	defer records.release(ctx)
 	for i, l := range st.chain {
 		ref := list[len(list)-1-i]
 		label := "the result of " + shortened(l.name)
@@ -132,9 +134,18 @@ func (st *step) examineLate(ctx context.Context, parent cache.ImmutableRef, cm c
 			in.watched = append(in.watched, watched{dir: dir, name: l.name})
 			continue
 		}
-		if sum := st.sumOf(ref, sessions(g)); sum != "" && !l.caches {
-			k.carrySum(label, sum, i)
-			continue
+		if !st.sharesCache(l) {
+			w, sum, err := st.lateContent(ctx, i, ref, g, in, records)
+			if err != nil {
+				return nil, err
+			}
+			if sum == resultSum {
+				in.watched = append(in.watched, w)
+			}
+			if sum != "" {
+				k.carrySum(label, sum, i)
+				continue
+			}
 		}
 		if id := ref.GetString(record.Stored); id != "" {
 			k.carry(label, "stored "+id)

@@ -37,7 +37,7 @@ type Elsewhere interface {
 	LayerID(sessions []string, chain string) string
 	// HasMounts is true if there is an archive for each of the keys of cache mounts.
 	HasMounts(sessions []string, keys []mounts.Key) bool
-	// Sum returns what the small layer with a digest of content is known by; "" if that is not known.
+	// Sum returns what the small layer with a digest of content is known by, or that it is watched; "" if that is not known.
 	Sum(sessions []string, diffID string) string
 	// Times returns the files of the COPY that was made last under a key; nil if there is none.
 	Times(ctx context.Context, sessions []string, key string) *Times
@@ -70,7 +70,7 @@ type Ran struct {
 // carried is a part of a key that means the same on all machines.
 type carried struct {
 	name, value string
-	small       int // the value is the sum of the layer at this depth
+	small       int // the value is the sum of the layer at this depth, or that it is watched
 	depth       int // of a layer below the step, from 1 for the topmost, whose chain id is the value; 0: the value stands as it is
 }
 
@@ -160,6 +160,8 @@ func (st *step) elsewhere(ctx context.Context, in *inputs) bool {
 			d, err = st.compare(in, t)
 		}
 		switch {
+		case errors.Is(err, errNotHere):
+			logrus.WithError(err).Debugf("shared trace of %s", st.name)
 		case err != nil:
 			logrus.WithError(err).Warnf("shared trace of %s", st.name)
 		case d != nil:
@@ -219,6 +221,10 @@ func (st *step) take(ctx context.Context, parent cache.ImmutableRef, cm cache.Ma
 func chainIDs(ref cache.ImmutableRef, named func(chain string) string) []string {
 	list := ref.LayerChain()
 	defer list.Release(context.Background())
+	return chainNames(list, named)
+}
+
+func chainNames(list cache.RefList, named func(chain string) string) []string {
 	ids := record.Chains(list, named)
 	slices.Reverse(ids)
 	return ids
@@ -247,7 +253,7 @@ const baseField = "base"
 func (st *step) pass(ref cache.ImmutableRef) {
 	e := st.r.others
 	st.mu.Lock()
-	parent, ids, layer, parts := st.parent, sessions(st.session), st.layer, st.portable
+	parent, ids, layer, parts, seen := st.parent, sessions(st.session), st.layer, st.portable, st.watched
 	st.mu.Unlock()
 	if layer == "" {
 		return
@@ -261,7 +267,13 @@ func (st *step) pass(ref cache.ImmutableRef) {
 	}
 	list := parent.LayerChain()
 	defer list.Release(context.Background())
-	r := Ran{Name: st.name, Layer: layer, Record: ref.ID(), key: stored(parts, parent), Trace: func() (*trace.Trace, error) { return st.r.traces.Of(layer) }}
+	r := Ran{Name: st.name, Layer: layer, Record: ref.ID(), key: stored(parts, parent), Trace: func() (*trace.Trace, error) {
+		t, err := st.r.traces.Of(layer)
+		if err != nil {
+			return nil, err
+		}
+		return withResults(t, seen)
+	}}
 	for _, below := range slices.Backward(list) {
 		r.Below = append(r.Below, below.ID())
 	}

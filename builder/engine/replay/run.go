@@ -52,7 +52,7 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 		return unwatched(outcome.Outcome{Unseen: "its inputs could not be examined"})
 	}
 	st.mu.Lock()
-	st.portable = in.portable
+	st.portable, st.watched = in.portable, in.watched
 	st.mu.Unlock()
 	if st.r.debug.hash {
 		logrus.Infof("key of %s %x:%s", st.name, in.weak, in.record)
@@ -96,6 +96,9 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	rec, runErr := e.Executor.Run(w.context(ctx), id, root, w.mounts(mounts), process, started)
 	seen, err := w.close()
 	o := outcome.Outcome{Result: outcome.Executed, Reason: first(reasons), Details: reasons}
+	if err == nil && runErr == nil {
+		err = dropBare(st.root.Directory, st.root.Lower)
+	}
 	if err == nil && runErr == nil {
 		if hit != nil && st.r.debug.verify {
 			if err := st.verify(hit); err != nil {
@@ -161,7 +164,7 @@ func (st *step) check(in *inputs, t *trace.Trace) (*trace.Difference, error) {
 	return st.compare(in, t)
 }
 
-// compare is check for a trace that is not stored here.
+// compare is check for a trace that is not stored here, too.
 func (st *step) compare(in *inputs, t *trace.Trace) (*trace.Difference, error) {
 	if len(t.Layers) != len(in.watched) {
 		return nil, errors.New("it is of another step")
@@ -170,7 +173,11 @@ func (st *step) compare(in *inputs, t *trace.Trace) (*trace.Difference, error) {
 	for i, w := range in.watched {
 		dirs[i] = w.dir
 	}
-	return t.Check(dirs)
+	same, err := in.same(t)
+	if err != nil {
+		return nil, err
+	}
+	return t.CheckExcept(dirs, same)
 }
 
 // show returns how the names of a difference are told: as the step sees them.

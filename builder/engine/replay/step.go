@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -63,7 +64,9 @@ type step struct {
 	layer    string             // the stored layer that the step made now, or that it is an alias of
 	instead  cache.ImmutableRef // what another machine made, in place of root
 
+	// What it depended on when it ran, or was replayed.
 	portable []carried // see elsewhere.go; nil: it means nothing elsewhere
+	watched  []watched
 }
 
 func newStep(r *Replayer, v solver.Vertex, op *pb.ExecOp, platform *pb.Platform, project string) *step {
@@ -106,6 +109,9 @@ type watched struct {
 	dir  string
 	name string // of the step that made it, for people
 	dest string // of the bind mount that it is for; "" if it is a layer of the root file system
+	// result is true of what a RUN left, stored is the id of the stored layer that it is, "" if it is none. One from another machine may have no directory here.
+	result bool
+	stored string
 }
 
 // inputs are all that a step depends on.
@@ -156,23 +162,22 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 	k.carry("exec", dgst)
 	st.describe(k)
 	in := &inputs{}
+	records := st.records(len(root.Lower))
+	defer records.release(ctx)
 	for i, l := range st.chain {
 		dir := root.Lower[i]
 		label := "the result of " + shortened(l.name)
-		if !l.copies && !l.caches {
-			limits := smallLayer
-			if l.exec {
-				if limits, err = emptyLayer(dir.Path); err != nil {
-					return nil, fmt.Errorf("read layer of %s: %w", l.name, err)
-				}
-			}
-			sum, small, err := trace.Tree(dir.Path, limits)
+		if !l.copies && !st.sharesCache(l) {
+			sum, err := st.content(l, dir.Path, records.read(i), in)
 			if err != nil {
-				return nil, fmt.Errorf("digest layer of %s: %w", l.name, err)
+				return nil, fmt.Errorf("read layer of %s: %w", l.name, err)
 			}
-			if small {
-				k.add(label, fmt.Sprintf("files %x", sum))
-				k.carrySum(label, fmt.Sprintf("files %x", sum), i)
+			if sum == resultSum {
+				in.watched = append(in.watched, watched{dir: dir.Path, name: l.name, result: true, stored: cmp.Or(dir.Shared, records.stored(i))})
+			}
+			if sum != "" {
+				k.add(label, sum)
+				k.carrySum(label, sum, i)
 				continue
 			}
 		}
