@@ -21,6 +21,7 @@ func Capture(root string, seen []Seen) (Layer, error) {
 		if err := w.capture(&entries[i]); err != nil {
 			return nil, fmt.Errorf("read %q of layer %s: %w", entries[i].Path, root, err)
 		}
+		entries[i].Listing = withoutClocks(entries[i].Path, entries[i].Listing)
 		return nil, nil
 	})
 	if err != nil {
@@ -28,6 +29,41 @@ func Capture(root string, seen []Seen) (Layer, error) {
 	}
 	return Layer{Entries: entries}, nil
 }
+
+// CaptureResult is Capture for a layer that a step made and not the context: the time of a directory there says when that step ran. It counts if the directory was looked at for its own sake, as
+// far as can be told: nothing was asked for in it. So make asks for a directory that something depends on, and a shell for `[ dist -nt modules ]`.
+func CaptureResult(root string, seen []Seen) (Layer, error) {
+	l, err := Capture(root, seen)
+	if err != nil {
+		return l, err
+	}
+	_, err = each(root, len(l.Entries), func(w *walker, i int) (*Difference, error) {
+		e := &l.Entries[i]
+		if e.kind() != unix.S_IFDIR || i+1 < len(l.Entries) && parent(l.Entries[i+1].Path) == e.Path && e.Path != l.Entries[i+1].Path {
+			return nil, nil
+		}
+		st, there, err := w.stat(e.Path)
+		if err == nil && !there {
+			err = errContradiction
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the time of %q of layer %s: %w", e.Path, root, err)
+		}
+		e.setTime(&st)
+		return nil, nil
+	})
+	return l, err
+}
+
+// setTime sets the time of a directory that counts. Zero stands for none, and is taken by nobody else.
+func (e *Entry) setTime(st *unix.Stat_t) {
+	if e.Modified = st.Mtim.Nano(); e.Modified == 0 {
+		e.Modified = 1
+	}
+}
+
+// timed is true of what has a time that counts.
+func (e *Entry) timed() bool { return e.kind() == unix.S_IFREG || e.Modified != 0 }
 
 // complete makes entries of what was seen, sorted, each path once, with the directories on the way.
 func complete(seen []Seen) ([]Entry, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -216,6 +217,51 @@ func TestCheckExcept(t *testing.T) {
 	a.write("main.c", "new")
 	if d, err := tr.CheckExcept([]string{a.dir, ""}, map[int]bool{1: true}); err != nil || d == nil || d.Layer != 0 || d.Kind != ContentChanged {
 		t.Errorf("got %v, %v", d, err)
+	}
+}
+
+// TestCaptureResult has directories that were looked at for their own sake, and one on the way.
+func TestCaptureResult(t *testing.T) {
+	g, other := newGround(t), newGround(t)
+	for _, dir := range []string{"mods", "way"} {
+		g.mkdir(dir)
+	}
+	g.write("way/file", "x")
+	other.write("source", "x")
+	at := func(g ground, path string, after time.Duration) { t.Helper(); g.touch(path, longAgo.Add(after)) }
+	at(g, "mods", time.Second)
+	at(other, "source", 2*time.Second)
+	l, err := CaptureResult(g.dir, []Seen{{"mods", Looked, 1}, {"way/file", Read, 2}, {"none", Absent, 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range l.Entries {
+		if timed := e.Modified != 0; timed != (e.Path == "mods" || e.Path == "way/file") {
+			t.Errorf("%s has the time %d", e.Path, e.Modified)
+		}
+	}
+	tr := Trace{Started: started, Layers: []Layer{l, other.capture(Seen{"source", Looked, 4})}}
+	check := func(path string, want Kind) {
+		t.Helper()
+		switch d, err := tr.Check([]string{g.dir, other.dir}); {
+		case err != nil:
+			t.Error(err)
+		case path == "" && d != nil, path != "" && (d == nil || d.Path != path || d.Kind != want):
+			t.Errorf("got %v, want %q", d, path)
+		}
+	}
+	check("", 0)
+	at(g, "way", time.Minute)
+	check("", 0)
+	at(g, "mods", 3*time.Second)
+	check("mods", OrderChanged)
+	at(g, "mods", started.Sub(longAgo)+time.Second)
+	check("mods", BecameNewer)
+	at(g, "mods", time.Second)
+	check("", 0)
+	dated, err := tr.Layers[0].Dated(g.dir)
+	if err != nil || !reflect.DeepEqual(dated, l) {
+		t.Errorf("got %v, %v, want %v", dated, err, l)
 	}
 }
 

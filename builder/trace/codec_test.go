@@ -48,6 +48,7 @@ func invent(r *rand.Rand, layers, entries int) *Trace {
 				case 0:
 					e.What |= Listed
 					e.Mode |= unix.S_IFDIR
+					e.Modified = r.Int64N(2) * (longAgo.UnixNano() + r.Int64N(60e9))
 					for j := range r.IntN(20) {
 						e.Listing = append(e.Listing, Name{fmt.Sprintf("file-%02d", j), uint8(r.IntN(15))})
 					}
@@ -140,8 +141,8 @@ func TestDamage(t *testing.T) {
 		"no key":          {whole, nil, ErrSeal},
 		"nothing":         {nil, testKey, ErrFormat},
 		"another file":    {bytes.Repeat([]byte("#!/bin/sh\n"), 50), testKey, ErrFormat},
-		"another version": {append([]byte(magic+"\x02"), whole[len(magic)+1:]...), testKey, ErrVersion},
-		"sealed at once":  {append([]byte(magic+"\x01"), whole...), testKey, ErrSeal},
+		"another version": {append([]byte(magic+"\x03"), whole[len(magic)+1:]...), testKey, ErrVersion},
+		"sealed at once":  {append(append([]byte(magic), version), whole...), testKey, ErrSeal},
 	} {
 		if _, err := Decode(test.b, test.key); !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v, want %v", what, err, test.want)

@@ -259,6 +259,9 @@ func (d *decoder) layer(entries []Entry) {
 		modified += d.varint()
 		e.Modified = modified
 	}
+	for e := range having(entries, func(e *Entry) bool { return e.kind() == unix.S_IFDIR }) {
+		e.Modified = d.varint()
+	}
 	for e := range having(entries, (*Entry).hasContent) {
 		e.Content = d.digests.value(d, d.uvarint())
 	}

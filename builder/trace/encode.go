@@ -20,7 +20,7 @@ import (
 
 const (
 	magic   = "optbuild trace\n"
-	version = 1
+	version = 2
 
 	headerSize = len(magic) + 1 + 32 + 16 + 12 + 12 + 4 // magic, version, weak key, layer, started, ended, size of the body
 	sealSize   = sha256.Size
@@ -140,6 +140,11 @@ func appendLayer(b []byte, l Layer, digests table[[32]byte], owners table[owner]
 	for _, e := range files {
 		b = binary.AppendVarint(b, e.Modified-modified)
 		modified = e.Modified
+	}
+	for _, e := range there {
+		if e.kind() == unix.S_IFDIR {
+			b = binary.AppendVarint(b, e.Modified)
+		}
 	}
 	for _, e := range there {
 		if e.hasContent() {

@@ -7,11 +7,11 @@ import (
 
 // moment is when a file was modified: as the run saw it, and today.
 type moment struct {
-	layer int
-	path  string
-	was   int64
-	is    int64
-	file  bool // others don't count
+	layer  int
+	path   string
+	was    int64
+	is     int64
+	counts bool
 }
 
 // orderOfTime returns a pair of files of which one was older than the other, or as old, and is not any more; nil if there is
@@ -19,12 +19,12 @@ type moment struct {
 // may all change if their order stays. The times of other layers do not change, and those of the stored run lie after Started, which
 // BecameNewer looks after.
 func orderOfTime(times []moment) *Difference {
-	if !slices.ContainsFunc(times, func(m moment) bool { return m.file && m.was != m.is }) {
+	if !slices.ContainsFunc(times, func(m moment) bool { return m.counts && m.was != m.is }) {
 		return nil
 	}
 	sorted := make([]moment, 0, len(times))
 	for _, m := range times {
-		if m.file {
+		if m.counts {
 			sorted = append(sorted, m)
 		}
 	}

@@ -20,15 +20,15 @@ import (
 //
 // Nobody can see that, unless the directory's time is another one (it is not in the image): such a directory stays, but for those in which it says nothing.
 
-// timeless are directories in which whatever runs makes and removes files, or BuildKit does.
+// timeless are directories in which whatever runs makes and removes files, or BuildKit does: that their time is that of the run says nothing.
 var timeless = []string{"dev", "etc", "proc", "root", "run", "sys", "tmp", "var/tmp"}
 
 // mostBare is how many names are looked through: no more are in a layer of which anybody looks at parts.
 var mostBare = 2 * fewFiles.Entries
 
-// dropBare removes the bare directories of a layer that is mounted nowhere. below are those that it lies on, the topmost first.
-func dropBare(layer string, below []snapshot.Directory) error {
-	b := bare{layer: layer, below: below, left: mostBare}
+// dropBare removes the bare directories of a layer that is mounted nowhere, of a run that has begun then. below are those that it lies on, the topmost first.
+func dropBare(layer string, below []snapshot.Directory, begun time.Time) error {
+	b := bare{layer: layer, below: below, begun: begun, left: mostBare}
 	_, err := b.drop(".")
 	return err
 }
@@ -36,6 +36,7 @@ func dropBare(layer string, below []snapshot.Directory) error {
 type bare struct {
 	layer string
 	below []snapshot.Directory
+	begun time.Time
 	left  int
 }
 
@@ -105,12 +106,12 @@ func (b *bare) unchanged(name string) (bool, error) {
 }
 
 func (b *bare) sameTime(name, layer string) (bool, error) {
-	if slices.Contains(timeless, name) {
-		return true, nil
-	}
 	own, err := os.Lstat(filepath.Join(b.layer, name))
 	if err != nil {
 		return false, err
+	}
+	if slices.Contains(timeless, name) && !own.ModTime().Before(b.begun) {
+		return true, nil
 	}
 	below, err := os.Lstat(filepath.Join(layer, name))
 	return err == nil && own.ModTime().Equal(below.ModTime()), err

@@ -14,7 +14,7 @@ import (
 	"github.com/optbuild/optbuild/snapshot"
 )
 
-// A directory goes if what is seen without it is the same. Those of a layer have a later time if their names begin with "later".
+// A directory goes if what is seen without it is the same. Those of a layer have a later time if "later" is among them, an earlier one if "earlier" is.
 func TestDropBare(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -30,6 +30,7 @@ func TestDropBare(t *testing.T) {
 		{"as a lower one has it", "tmp/", []string{"tmp/:700", "tmp/"}, "tmp"},
 		{"of another time", "later/", []string{"later/"}, "later"},
 		{"of another time, which says nothing", "later/ tmp/ var/ var/tmp/", []string{"later/ tmp/ var/ var/tmp/"}, "later var"},
+		{"of a time that was set", "earlier/ tmp/", []string{"earlier/ tmp/"}, "earlier tmp"},
 		{"something is in it", "tmp/ tmp/file", []string{"tmp/"}, "tmp tmp/file"},
 		{"something is in the one above", "app/ app/file app/tmp/", []string{"app/ app/tmp/"}, "app app/file"},
 		{"one in another", "var/ var/tmp/", []string{"var/ var/tmp/"}, ""},
@@ -55,12 +56,14 @@ func TestDropBare(t *testing.T) {
 			for _, l := range below {
 				age(t, l.Path, then)
 			}
-			later := filepath.Join(layer, "later")
-			if _, err := os.Lstat(later); err == nil {
-				age(t, layer, then.Add(1))
-				then = then.Add(1)
+			begun := then
+			for name, by := range map[string]time.Duration{"later": 1, "earlier": -1} {
+				if _, err := os.Lstat(filepath.Join(layer, name)); err == nil {
+					then = then.Add(by)
+					age(t, layer, then)
+				}
 			}
-			if err := dropBare(layer, below); err != nil {
+			if err := dropBare(layer, below, begun); err != nil {
 				t.Fatal(err)
 			}
 			if got := strings.Join(namesIn(t, layer), " "); got != c.want {
@@ -92,7 +95,7 @@ func TestDropBareOfMany(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := dropBare(layer, []snapshot.Directory{{Path: below}}); err != nil {
+	if err := dropBare(layer, []snapshot.Directory{{Path: below}}, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(filepath.Join(layer, "tmp")); err != nil {

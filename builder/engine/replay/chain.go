@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -10,10 +11,10 @@ import (
 
 // link is one step of those that made the file system which a RUN starts from.
 type link struct {
-	name   string   // of the vertex
-	exec   bool     // a RUN; else a file operation: COPY, ADD, WORKDIR
-	copies bool     // it copies from the build's context
-	caches []string // the cache mounts of a RUN: what it made may lie there, for the RUNs above it that have them, too
+	name   string // of the vertex
+	exec   bool   // a RUN; else a file operation: COPY, ADD, WORKDIR
+	copies bool   // it copies from the build's context
+	shares bool   // what it is made by has cache mounts that the step has, too: it may have left something there
 }
 
 // chainOf returns the steps that made the root file system of an exec, topmost first, down to the lowest one that copies from the context; nil when
@@ -22,6 +23,7 @@ type link struct {
 // A wrong guess here costs hits and nothing else: whatever a layer is taken for, it is known by its exact content or by what was observed of it.
 func chainOf(v solver.Vertex, root int64) (links []link) {
 	lowest := -1
+	own := cacheMountsOf(v)
 	edge, ok := inputOf(v, root)
 	for ok && len(links) < maxChain {
 		op, isOp := edge.Vertex.Sys().(*pb.Op)
@@ -33,8 +35,11 @@ func chainOf(v solver.Vertex, root int64) (links []link) {
 		switch o := op.Op.(type) {
 		case *pb.Op_File:
 			parent, l.copies = fileParent(o.File, edge.Index, len(edge.Vertex.Inputs())), copiesContext(edge.Vertex, o.File)
+			for i, in := range edge.Vertex.Inputs() {
+				l.shares = l.shares || int64(i) != parent && sharesBelow(in.Vertex, own)
+			}
 		case *pb.Op_Exec:
-			l.exec, l.caches = true, cacheMounts(o.Exec)
+			l.exec, l.shares = true, intersect(own, cacheMounts(o.Exec))
 			for _, m := range o.Exec.Mounts {
 				if m.MountType == pb.MountType_BIND && m.Output == int64(edge.Index) { // secrets have an output, 0, without meaning it
 					parent = m.Input
@@ -50,6 +55,41 @@ func chainOf(v solver.Vertex, root int64) (links []link) {
 		edge, ok = inputOf(edge.Vertex, parent)
 	}
 	return cut(links, lowest)
+}
+
+// cacheMountsOf returns the ids of a RUN's cache mounts.
+func cacheMountsOf(v solver.Vertex) []string {
+	if op, ok := v.Sys().(*pb.Op); ok && op.GetExec() != nil {
+		return cacheMounts(op.GetExec())
+	}
+	return nil
+}
+
+// sharesBelow is true if a vertex, or one that it depends on, has one of these cache mounts. Stages are often joined by nothing but download caches that the frontend has added (frontend/opt/cache-mounts.md), of
+// which no step can make anything else than without: those don't count.
+func sharesBelow(v solver.Vertex, own []string) bool {
+	own = slices.DeleteFunc(slices.Clone(own), isAdded)
+	seen := map[solver.Vertex]bool{}
+	var look func(v solver.Vertex) bool
+	look = func(v solver.Vertex) bool {
+		if seen[v] {
+			return false
+		}
+		seen[v] = true
+		return intersect(own, cacheMountsOf(v)) || slices.ContainsFunc(v.Inputs(), func(e solver.Edge) bool { return look(e.Vertex) })
+	}
+	return len(own) > 0 && look(v)
+}
+
+// isAdded is true of the id of a mount that the frontend has added, as it is stored here.
+func isAdded(id string) bool {
+	b, err := hex.DecodeString(id)
+	_, name, found := strings.Cut(string(b), "/") // behind the namespace of ids
+	return err == nil && found && (strings.HasPrefix(name, "optbuild/") || strings.HasPrefix(name, "optbuild-"))
+}
+
+func intersect(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
 // maxChain bounds how many steps are looked at; overlayfs takes a few hundred layers at most.

@@ -134,7 +134,7 @@ func (st *step) examineLate(ctx context.Context, parent cache.ImmutableRef, cm c
 			in.watched = append(in.watched, watched{dir: dir, name: l.name})
 			continue
 		}
-		if !st.sharesCache(l) {
+		if !l.shares {
 			w, sum, err := st.lateContent(ctx, i, ref, g, in, records)
 			if err != nil {
 				return nil, err

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/session"
@@ -97,20 +98,15 @@ func (st *step) most(in *inputs) int {
 	return max(n, 0)
 }
 
-// sharesCache is true if a RUN below may have left something for the step in a cache mount.
-func (st *step) sharesCache(l link) bool {
-	own := cacheMounts(st.op)
-	return slices.ContainsFunc(l.caches, func(id string) bool { return slices.Contains(own, id) })
-}
-
-// worthWatching is true of a layer of a RUN that has looked at the context and left few files. That it has is known of elsewhere, or noted beside the layer.
+// worthWatching is true of a layer of a RUN that has looked at the context and left few files, none of them with two names: a view shows no hard links. That it has is known of elsewhere, or noted beside
+// the layer.
 func worthWatching(dir string, read bool) (bool, error) {
 	if !read {
 		if noted, err := snapshot.ContextRead(dir); err != nil || !noted {
 			return false, err
 		}
 	}
-	tooMuch := errors.New("too much")
+	unfit := errors.New("it can't be watched")
 	left := fewFiles
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == dir {
@@ -123,16 +119,40 @@ func worthWatching(dir string, read bool) (bool, error) {
 				return err
 			}
 			left.Bytes -= fi.Size()
+			if hasLinks(fi) {
+				return unfit
+			}
 		}
 		if left.Entries < 0 || left.Bytes < 0 {
-			return tooMuch
+			return unfit
 		}
 		return nil
 	})
-	if err == tooMuch {
+	if err == unfit {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// linked is true of a layer with a file of two names.
+func linked(dir string) (found bool, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		fi, err := d.Info()
+		if err == nil && hasLinks(fi) {
+			found = true
+			return fs.SkipAll
+		}
+		return err
+	})
+	return found, err
+}
+
+func hasLinks(fi fs.FileInfo) bool {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink > 1
 }
 
 // records are BuildKit's, of the layers below a step, with what other machines say of them.

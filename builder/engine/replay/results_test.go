@@ -113,24 +113,35 @@ func TestSameResults(t *testing.T) {
 	}
 }
 
-func TestSharesCache(t *testing.T) {
+// A step may take what another one left in a cache mount of both: one below it, or one of a stage that something is copied from.
+func TestShares(t *testing.T) {
 	mount := func(id string) *pb.Mount {
-		return &pb.Mount{MountType: pb.MountType_CACHE, Dest: "/m", CacheOpt: &pb.CacheOpt{ID: id}}
+		return &pb.Mount{MountType: pb.MountType_CACHE, Dest: "/m", CacheOpt: &pb.CacheOpt{ID: "namespace/" + id}}
 	}
-	below := run("RUN a", source("docker-image://debian"), mount("a"), mount("b"))
-	l := link{exec: true, caches: cacheMounts(below.op.GetExec())}
+	base, context := source("docker-image://debian"), source("local://context")
+	copied := copyFrom("COPY . .", context, base)
+	stage := func(id string) *vertex {
+		return copyFrom("COPY --from=x", run("RUN x", base, mount(id)), copied)
+	}
 	for _, c := range []struct {
 		name   string
+		below  *vertex
 		mounts []*pb.Mount
 		want   bool
 	}{
-		{"no mounts", nil, false},
-		{"others", []*pb.Mount{mount("c")}, false},
-		{"one of them", []*pb.Mount{mount("c"), mount("b")}, true},
+		{"no mounts", run("RUN a", copied, mount("a")), nil, false},
+		{"others", run("RUN a", copied, mount("a"), mount("b")), []*pb.Mount{mount("c")}, false},
+		{"one of them", run("RUN a", copied, mount("a"), mount("b")), []*pb.Mount{mount("c"), mount("b")}, true},
+		{"that the frontend added", run("RUN a", copied, mount("optbuild/root/.npm")), []*pb.Mount{mount("optbuild/root/.npm")}, true},
+		{"in another stage", stage("a"), []*pb.Mount{mount("a")}, true},
+		{"others in another stage", stage("a"), []*pb.Mount{mount("b")}, false},
+		{"added in another stage", stage("optbuild/root/.npm"), []*pb.Mount{mount("optbuild/root/.npm")}, false},
+		{"added for a distribution", stage("optbuild-apt-debian"), []*pb.Mount{mount("optbuild-apt-debian")}, false},
+		{"of almost the same name", stage("optbuildx"), []*pb.Mount{mount("optbuildx")}, true},
 	} {
-		st := &step{op: run("RUN b", below, c.mounts...).op.GetExec()}
-		if got := st.sharesCache(l); got != c.want {
-			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		chain := chainOf(run("RUN b", c.below, c.mounts...), 0)
+		if len(chain) != 2 || chain[0].shares != c.want || chain[1].shares {
+			t.Errorf("%s: got %v, want %v", c.name, chain, c.want)
 		}
 	}
 }

@@ -42,8 +42,9 @@ type step struct {
 	project      string
 	args         []string // names of the build arguments that it is given
 	noCache      bool
-	chain        []link // of the root file system, see chainOf
-	files        []int  // see fileLayers
+	chain        []link   // of the root file system, see chainOf
+	files        []int    // see fileLayers
+	shared       []string // places of mounts that are made by steps with which this one shares a cache mount
 	digest       func(context.Context) (string, error)
 
 	refuses error // why it can't be watched, as far as its mounts tell
@@ -85,6 +86,8 @@ func newStep(r *Replayer, v solver.Vertex, op *pb.ExecOp, platform *pb.Platform,
 		if m.Dest == pb.RootMount {
 			st.chain = chainOf(v, m.Input)
 			st.files = fileLayers(v, m.Input)
+		} else if in, ok := inputOf(v, m.Input); ok && sharesBelow(in.Vertex, cacheMounts(op)) {
+			st.shared = append(st.shared, m.Dest)
 		}
 	}
 	st.refuses = st.checkMounts()
@@ -167,7 +170,7 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 	for i, l := range st.chain {
 		dir := root.Lower[i]
 		label := "the result of " + shortened(l.name)
-		if !l.copies && !st.sharesCache(l) {
+		if !l.copies && !l.shares {
 			sum, err := st.content(l, dir.Path, records.read(i), in)
 			if err != nil {
 				return nil, fmt.Errorf("read layer of %s: %w", l.name, err)
@@ -181,11 +184,17 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 				continue
 			}
 		}
+		byName := l.exec || l.shares
+		if !byName && !l.copies {
+			if byName, err = linked(dir.Path); err != nil {
+				return nil, fmt.Errorf("read layer of %s: %w", l.name, err)
+			}
+		}
 		switch {
 		case dir.Shared != "":
 			k.add(label, "stored "+dir.Shared)
 			k.carry(label, "stored "+dir.Shared)
-		case l.exec:
+		case byName:
 			k.add(label, "snapshot "+dir.Number)
 			k.carryLayer(label, i)
 		default:
@@ -323,6 +332,9 @@ func (st *step) examineMounts(ctx context.Context, mounts []executor.Mount, in *
 			k.add(label, "directory "+dir+layers)
 			k.local = k.local || !st.travels
 			continue
+		}
+		if dir != "" && slices.Contains(st.shared, m.Dest) {
+			dir, layers = "", dir
 		}
 		if dir != "" {
 			k.add(label, "watched")
