@@ -30,32 +30,51 @@ func Capture(root string, seen []Seen) (Layer, error) {
 	return Layer{Entries: entries}, nil
 }
 
-// CaptureResult is Capture for a layer that a step made and not the context: the time of a directory there says when that step ran. It counts if the directory was looked at for its own sake, as
-// far as can be told: nothing was asked for in it. So make asks for a directory that something depends on, and a shell for `[ dist -nt modules ]`.
-func CaptureResult(root string, seen []Seen) (Layer, error) {
-	l, err := Capture(root, seen)
-	if err != nil {
-		return l, err
+// CountTimes adds the times of what is no regular file in those layers of a run, by their index, that a step left and not the context: there they say when that step ran. roots are the layers'
+// directories. Of directories those count that were asked for for their own sake, as far as can be told: nothing that there was, in whatever layer, was asked for in them. So make asks for a directory
+// that something depends on, and a shell for `[ dist -nt modules ]`.
+func CountTimes(layers []Layer, roots []string, results map[int]bool) error {
+	found := map[string]bool{}
+	for _, l := range layers {
+		for _, e := range l.Entries {
+			if e.What&Absent == 0 {
+				found[e.Path] = true
+			}
+		}
 	}
-	_, err = each(root, len(l.Entries), func(w *walker, i int) (*Difference, error) {
-		e := &l.Entries[i]
-		if e.kind() != unix.S_IFDIR || i+1 < len(l.Entries) && parent(l.Entries[i+1].Path) == e.Path && e.Path != l.Entries[i+1].Path {
+	for i, l := range layers {
+		if !results[i] {
+			continue
+		}
+		way := map[string]bool{} // directories on the way to something
+		for _, e := range l.Entries {
+			if e.Path != "." && found[e.Path] {
+				way[parent(e.Path)] = true
+			}
+		}
+		_, err := each(roots[i], len(l.Entries), func(w *walker, k int) (*Difference, error) {
+			e := &l.Entries[k]
+			if e.What&Absent != 0 || e.kind() == unix.S_IFREG || e.kind() == unix.S_IFDIR && (way[e.Path] || hasClocks(e.Path)) {
+				return nil, nil
+			}
+			st, there, err := w.stat(e.Path)
+			if err == nil && !there {
+				err = errContradiction
+			}
+			if err != nil {
+				return nil, fmt.Errorf("read the time of %q of layer %s: %w", e.Path, roots[i], err)
+			}
+			e.setTime(&st)
 			return nil, nil
-		}
-		st, there, err := w.stat(e.Path)
-		if err == nil && !there {
-			err = errContradiction
-		}
+		})
 		if err != nil {
-			return nil, fmt.Errorf("read the time of %q of layer %s: %w", e.Path, root, err)
+			return err
 		}
-		e.setTime(&st)
-		return nil, nil
-	})
-	return l, err
+	}
+	return nil
 }
 
-// setTime sets the time of a directory that counts. Zero stands for none, and is taken by nobody else.
+// setTime sets the time that counts of what is no regular file. Zero stands for none, and is taken by nobody else.
 func (e *Entry) setTime(st *unix.Stat_t) {
 	if e.Modified = st.Mtim.Nano(); e.Modified == 0 {
 		e.Modified = 1

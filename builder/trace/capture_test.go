@@ -220,27 +220,43 @@ func TestCheckExcept(t *testing.T) {
 	}
 }
 
-// TestCaptureResult has directories that were looked at for their own sake, and one on the way.
-func TestCaptureResult(t *testing.T) {
+// TestCountTimes has what was asked for for its own sake, and directories on the way to something.
+func TestCountTimes(t *testing.T) {
 	g, other := newGround(t), newGround(t)
-	for _, dir := range []string{"mods", "way"} {
+	for _, dir := range []string{"mods", "way", "merged", "asked", "root/.npm/_logs"} {
 		g.mkdir(dir)
 	}
 	g.write("way/file", "x")
+	g.link("link", "source")
+	other.mkdir("merged")
+	other.write("merged/source", "x")
 	other.write("source", "x")
-	at := func(g ground, path string, after time.Duration) { t.Helper(); g.touch(path, longAgo.Add(after)) }
-	at(g, "mods", time.Second)
+	at := func(g ground, path string, after time.Duration) {
+		t.Helper()
+		when := unix.NsecToTimespec(longAgo.Add(after).UnixNano())
+		g.must(unix.UtimesNanoAt(unix.AT_FDCWD, g.path(path), []unix.Timespec{when, when}, unix.AT_SYMLINK_NOFOLLOW))
+	}
+	counting := []string{"mods", "asked", "link"}
+	for _, path := range counting {
+		at(g, path, time.Second)
+	}
 	at(other, "source", 2*time.Second)
-	l, err := CaptureResult(g.dir, []Seen{{"mods", Looked, 1}, {"way/file", Read, 2}, {"none", Absent, 3}})
-	if err != nil {
+	layers := []Layer{
+		g.capture(Seen{"mods", Looked, 1}, Seen{"way/file", Read, 2}, Seen{"none", Absent, 3}, Seen{"merged/source", Absent, 4}, Seen{"asked/none", Absent, 5}, Seen{"link", Looked, 6},
+			Seen{"root/.npm/_logs", Listed, 9}),
+		other.capture(Seen{"source", Looked, 7}, Seen{"merged/source", Looked, 8}),
+	}
+	if err := CountTimes(layers, []string{g.dir, other.dir}, map[int]bool{0: true}); err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range l.Entries {
-		if timed := e.Modified != 0; timed != (e.Path == "mods" || e.Path == "way/file") {
-			t.Errorf("%s has the time %d", e.Path, e.Modified)
+	for i, l := range layers {
+		for _, e := range l.Entries {
+			if want := e.kind() == unix.S_IFREG || i == 0 && slices.Contains(counting, e.Path); e.timed() != want {
+				t.Errorf("%s of layer %d has the time %d", e.Path, i, e.Modified)
+			}
 		}
 	}
-	tr := Trace{Started: started, Layers: []Layer{l, other.capture(Seen{"source", Looked, 4})}}
+	tr := Trace{Started: started, Layers: layers}
 	check := func(path string, want Kind) {
 		t.Helper()
 		switch d, err := tr.Check([]string{g.dir, other.dir}); {
@@ -251,17 +267,21 @@ func TestCaptureResult(t *testing.T) {
 		}
 	}
 	check("", 0)
-	at(g, "way", time.Minute)
-	check("", 0)
-	at(g, "mods", 3*time.Second)
-	check("mods", OrderChanged)
-	at(g, "mods", started.Sub(longAgo)+time.Second)
-	check("mods", BecameNewer)
-	at(g, "mods", time.Second)
-	check("", 0)
+	for _, dir := range []string{"way", "merged", "root/.npm/_logs"} {
+		at(g, dir, time.Minute)
+		check("", 0)
+	}
+	for _, path := range counting {
+		at(g, path, 3*time.Second)
+		check(path, OrderChanged)
+		at(g, path, started.Sub(longAgo)+time.Second)
+		check(path, BecameNewer)
+		at(g, path, time.Second)
+		check("", 0)
+	}
 	dated, err := tr.Layers[0].Dated(g.dir)
-	if err != nil || !reflect.DeepEqual(dated, l) {
-		t.Errorf("got %v, %v, want %v", dated, err, l)
+	if err != nil || !reflect.DeepEqual(dated, layers[0]) {
+		t.Errorf("got %v, %v, want %v", dated, err, layers[0])
 	}
 }
 

@@ -80,7 +80,11 @@ func (l Layer) Dated(root string) (Layer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the time of %q of layer %s: %w", e.Path, root, err)
 		}
-		e.setTime(&st)
+		if e.kind() == unix.S_IFREG {
+			e.Modified = st.Mtim.Nano()
+		} else {
+			e.setTime(&st)
+		}
 		return nil, nil
 	})
 	return dated, err
@@ -134,7 +138,7 @@ func (w *walker) checkAttributes(e *Entry, since int64) (*Difference, int64, err
 	}
 	var is Entry
 	is.attributes(&st)
-	if is.kind() == unix.S_IFDIR && e.timed() {
+	if is.kind() != unix.S_IFREG && is.kind() == e.kind() && e.timed() {
 		is.setTime(&st)
 	}
 	var d Difference

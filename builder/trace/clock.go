@@ -14,10 +14,17 @@ var clocks = map[string]*regexp.Regexp{
 
 // withoutClocks is the listing of a directory without such names.
 func withoutClocks(dir string, names []Name) []Name {
-	above, last := path.Split(dir)
-	pattern := clocks[path.Base(above)+"/"+last]
+	pattern := clocksOf(dir)
 	if pattern == nil {
 		return names
 	}
 	return slices.DeleteFunc(names, func(n Name) bool { return pattern.MatchString(n.Name) })
+}
+
+// hasClocks is true of a directory whose time says no more than such names do.
+func hasClocks(dir string) bool { return clocksOf(dir) != nil }
+
+func clocksOf(dir string) *regexp.Regexp {
+	above, last := path.Split(dir)
+	return clocks[path.Base(above)+"/"+last]
 }

@@ -259,7 +259,7 @@ func (d *decoder) layer(entries []Entry) {
 		modified += d.varint()
 		e.Modified = modified
 	}
-	for e := range having(entries, func(e *Entry) bool { return e.kind() == unix.S_IFDIR }) {
+	for e := range having(entries, func(e *Entry) bool { return e.What&Absent == 0 && e.kind() != unix.S_IFREG }) {
 		e.Modified = d.varint()
 	}
 	for e := range having(entries, (*Entry).hasContent) {

@@ -142,7 +142,7 @@ func appendLayer(b []byte, l Layer, digests table[[32]byte], owners table[owner]
 		modified = e.Modified
 	}
 	for _, e := range there {
-		if e.kind() == unix.S_IFDIR {
+		if e.kind() != unix.S_IFREG {
 			b = binary.AppendVarint(b, e.Modified)
 		}
 	}

@@ -34,7 +34,7 @@ type Entry struct {
 	Mode     uint32   // st_mode, with the type
 	UID, GID uint32   // as this process sees them: in a user namespace those of that namespace
 	Size     int64    // bytes; regular files only
-	Modified int64    // time of modification in nanoseconds since 1970, of regular files, and of directories whose time counts (see CaptureResult), else 0: for the order of time, see Check
+	Modified int64    // time of modification in nanoseconds since 1970, of regular files, and of all else whose time counts (see CountTimes), else 0: for the order of time, see Check
 	Rdev     uint64   // device nodes only; 0 in a whiteout
 	Content  [32]byte // SHA-256 of a regular file's content, or of a symbolic link's target
 	Listing  []Name   // a listed directory's names, sorted; nil if there are none

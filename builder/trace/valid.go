@@ -71,7 +71,7 @@ func (e *Entry) wrong() string {
 		return "absent, with attributes"
 	case there && kind == 0:
 		return "no type"
-	case e.Size < 0, kind != unix.S_IFREG && e.Size != 0, kind != unix.S_IFREG && kind != unix.S_IFDIR && e.Modified != 0:
+	case e.Size < 0, kind != unix.S_IFREG && e.Size != 0, !there && e.Modified != 0:
 		return "size or time of what is no file"
 	case !device && e.Rdev != 0:
 		return "number of what is no device"

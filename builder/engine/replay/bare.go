@@ -26,9 +26,9 @@ var timeless = []string{"dev", "etc", "proc", "root", "run", "sys", "tmp", "var/
 // mostBare is how many names are looked through: no more are in a layer of which anybody looks at parts.
 var mostBare = 2 * fewFiles.Entries
 
-// dropBare removes the bare directories of a layer that is mounted nowhere, of a run that has begun then. below are those that it lies on, the topmost first.
-func dropBare(layer string, below []snapshot.Directory, begun time.Time) error {
-	b := bare{layer: layer, below: below, begun: begun, left: mostBare}
+// dropBare removes the bare directories of a layer that is mounted nowhere, of a run between two times. below are those that it lies on, the topmost first.
+func dropBare(layer string, below []snapshot.Directory, begun, ended time.Time) error {
+	b := bare{layer: layer, below: below, begun: begun, ended: ended, left: mostBare}
 	_, err := b.drop(".")
 	return err
 }
@@ -37,6 +37,7 @@ type bare struct {
 	layer string
 	below []snapshot.Directory
 	begun time.Time
+	ended time.Time
 	left  int
 }
 
@@ -110,7 +111,7 @@ func (b *bare) sameTime(name, layer string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if slices.Contains(timeless, name) && !own.ModTime().Before(b.begun) {
+	if at := own.ModTime(); slices.Contains(timeless, name) && !at.Before(b.begun) && !at.After(b.ended) {
 		return true, nil
 	}
 	below, err := os.Lstat(filepath.Join(layer, name))

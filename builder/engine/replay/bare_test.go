@@ -14,7 +14,7 @@ import (
 	"github.com/optbuild/optbuild/snapshot"
 )
 
-// A directory goes if what is seen without it is the same. Those of a layer have a later time if "later" is among them, an earlier one if "earlier" is.
+// A directory goes if what is seen without it is the same. Those of a layer have a later time if "later" is among them, an earlier one if "earlier" is, one after the run if "future" is.
 func TestDropBare(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -31,6 +31,7 @@ func TestDropBare(t *testing.T) {
 		{"of another time", "later/", []string{"later/"}, "later"},
 		{"of another time, which says nothing", "later/ tmp/ var/ var/tmp/", []string{"later/ tmp/ var/ var/tmp/"}, "later var"},
 		{"of a time that was set", "earlier/ tmp/", []string{"earlier/ tmp/"}, "earlier tmp"},
+		{"of a time to come", "future/ tmp/", []string{"future/ tmp/"}, "future tmp"},
 		{"something is in it", "tmp/ tmp/file", []string{"tmp/"}, "tmp tmp/file"},
 		{"something is in the one above", "app/ app/file app/tmp/", []string{"app/ app/tmp/"}, "app app/file"},
 		{"one in another", "var/ var/tmp/", []string{"var/ var/tmp/"}, ""},
@@ -57,13 +58,13 @@ func TestDropBare(t *testing.T) {
 				age(t, l.Path, then)
 			}
 			begun := then
-			for name, by := range map[string]time.Duration{"later": 1, "earlier": -1} {
+			for name, by := range map[string]time.Duration{"later": 1, "earlier": -1, "future": 2} {
 				if _, err := os.Lstat(filepath.Join(layer, name)); err == nil {
 					then = then.Add(by)
 					age(t, layer, then)
 				}
 			}
-			if err := dropBare(layer, below, begun); err != nil {
+			if err := dropBare(layer, below, begun, begun.Add(1)); err != nil {
 				t.Fatal(err)
 			}
 			if got := strings.Join(namesIn(t, layer), " "); got != c.want {
@@ -95,7 +96,7 @@ func TestDropBareOfMany(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := dropBare(layer, []snapshot.Directory{{Path: below}}, time.Time{}); err != nil {
+	if err := dropBare(layer, []snapshot.Directory{{Path: below}}, time.Time{}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(filepath.Join(layer, "tmp")); err != nil {

@@ -54,6 +54,8 @@ type Replayer struct {
 	times  string // directory of what COPYs made last, see times.go
 	debug  debug
 
+	links sync.Map // whether directories of layers have hard links: bool by path
+
 	log    string     // of the steps that used cache mounts, see caches.go
 	caches sync.Mutex // guards it
 

@@ -98,8 +98,8 @@ func (st *step) most(in *inputs) int {
 	return max(n, 0)
 }
 
-// worthWatching is true of a layer of a RUN that has looked at the context and left few files, none of them with two names: a view shows no hard links. That it has is known of elsewhere, or noted beside
-// the layer.
+// worthWatching is true of a layer of a RUN that has looked at the context and left few files, none of them with two names: a view shows no hard links; nor what git left, which notes the numbers of inodes
+// in its index. That the RUN has looked is known of elsewhere, or noted beside the layer.
 func worthWatching(dir string, read bool) (bool, error) {
 	if !read {
 		if noted, err := snapshot.ContextRead(dir); err != nil || !noted {
@@ -113,6 +113,9 @@ func worthWatching(dir string, read bool) (bool, error) {
 			return err
 		}
 		left.Entries--
+		if d.Name() == ".git" {
+			return unfit
+		}
 		if d.Type().IsRegular() {
 			fi, err := d.Info()
 			if err != nil {
@@ -134,8 +137,16 @@ func worthWatching(dir string, read bool) (bool, error) {
 	return err == nil, err
 }
 
-// linked is true of a layer with a file of two names.
-func linked(dir string) (found bool, err error) {
+// linked is true of a layer with a file of two names. Each layer is looked through once.
+func (r *Replayer) linked(dir string) (found bool, err error) {
+	if known, ok := r.links.Load(dir); ok {
+		return known.(bool), nil
+	}
+	defer func() {
+		if err == nil {
+			r.links.Store(dir, found)
+		}
+	}()
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -246,6 +257,15 @@ func withResults(t *trace.Trace, seen []watched) (*trace.Trace, error) {
 	}
 	noted.Notes[resultsNote] = strings.Join(ids, ",")
 	return &noted, nil
+}
+
+// countTimes has the times count that say when a RUN was.
+func (in *inputs) countTimes(layers []trace.Layer) error {
+	roots, results := make([]string, len(layers)), map[int]bool{}
+	for i, w := range in.watched {
+		roots[i], results[i] = w.dir, w.result
+	}
+	return trace.CountTimes(layers, roots, results)
 }
 
 var errNotHere = errors.New("what a step below it left is another layer, and is not here")

@@ -30,6 +30,7 @@ func TestWorthWatching(t *testing.T) {
 		{"too large", map[string]int64{"a": large / 2, "b": large/2 + 1}, true, false},
 		{"as many as may be", sized(fewFiles.Entries), true, true},
 		{"too many", sized(fewFiles.Entries + 1), true, false},
+		{"what git left", map[string]int64{"a": 1, ".git": 1}, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "fs")

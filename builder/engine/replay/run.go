@@ -97,7 +97,7 @@ func (e *stepExecutor) Run(ctx context.Context, id string, root executor.Mount, 
 	seen, err := w.close()
 	o := outcome.Outcome{Result: outcome.Executed, Reason: first(reasons), Details: reasons}
 	if err == nil && runErr == nil {
-		err = dropBare(st.root.Directory, st.root.Lower, begun)
+		err = dropBare(st.root.Directory, st.root.Lower, begun, now())
 	}
 	if err == nil && runErr == nil {
 		if hit != nil && st.r.debug.verify {
@@ -214,13 +214,12 @@ func (st *step) keep(ctx context.Context, in *inputs, seen [][]trace.Seen, begun
 	t := &trace.Trace{Weak: in.weak, Layer: newID(), Started: begun, Ended: now(), Layers: make([]trace.Layer, len(seen))}
 	for i, s := range seen {
 		var err error
-		capture := trace.Capture
-		if in.watched[i].result {
-			capture = trace.CaptureResult
-		}
-		if t.Layers[i], err = capture(in.watched[i].dir, s); err != nil {
+		if t.Layers[i], err = trace.Capture(in.watched[i].dir, s); err != nil {
 			return 0, err
 		}
+	}
+	if err := in.countTimes(t.Layers); err != nil {
+		return 0, err
 	}
 	if st.r.debug.trace {
 		for i, s := range seen {

@@ -185,8 +185,8 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 			}
 		}
 		byName := l.exec || l.shares
-		if !byName && !l.copies {
-			if byName, err = linked(dir.Path); err != nil {
+		if !byName {
+			if byName, err = st.r.linked(dir.Path); err != nil {
 				return nil, fmt.Errorf("read layer of %s: %w", l.name, err)
 			}
 		}
@@ -333,7 +333,13 @@ func (st *step) examineMounts(ctx context.Context, mounts []executor.Mount, in *
 			k.local = k.local || !st.travels
 			continue
 		}
-		if dir != "" && slices.Contains(st.shared, m.Dest) {
+		byName := slices.Contains(st.shared, m.Dest)
+		if dir != "" && !byName {
+			if byName, err = st.r.linked(dir); err != nil {
+				return fmt.Errorf("read mount %s: %w", m.Dest, err)
+			}
+		}
+		if byName && dir != "" {
 			dir, layers = "", dir
 		}
 		if dir != "" {
