@@ -130,9 +130,6 @@ func (st *step) examineLate(ctx context.Context, parent cache.ImmutableRef, cm c
 			if err != nil {
 				return nil, err
 			}
-			if links, err := st.r.linked(dir); err != nil || links {
-				return nil, err
-			}
 			k.carry(label, "watched")
 			in.watched = append(in.watched, watched{dir: dir, name: l.name})
 			continue

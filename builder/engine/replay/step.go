@@ -45,6 +45,7 @@ type step struct {
 	chain        []link   // of the root file system, see chainOf
 	files        []int    // see fileLayers
 	shared       []string // places of mounts that are made by steps with which this one shares a cache mount
+	built        []string // places of mounts that steps made, and not a context
 	digest       func(context.Context) (string, error)
 
 	refuses error // why it can't be watched, as far as its mounts tell
@@ -86,8 +87,11 @@ func newStep(r *Replayer, v solver.Vertex, op *pb.ExecOp, platform *pb.Platform,
 		if m.Dest == pb.RootMount {
 			st.chain = chainOf(v, m.Input)
 			st.files = fileLayers(v, m.Input)
-		} else if in, ok := inputOf(v, m.Input); ok && sharesBelow(in.Vertex, cacheMounts(op)) {
-			st.shared = append(st.shared, m.Dest)
+		} else if in, ok := inputOf(v, m.Input); ok && !onlyContext(in.Vertex, 0) {
+			st.built = append(st.built, m.Dest)
+			if sharesBelow(in.Vertex, cacheMounts(op)) {
+				st.shared = append(st.shared, m.Dest)
+			}
 		}
 	}
 	st.refuses = st.checkMounts()
@@ -185,7 +189,7 @@ func (st *step) examine(ctx context.Context, mounts []executor.Mount) (*inputs, 
 			}
 		}
 		byName := l.exec || l.shares
-		if !byName {
+		if !byName && !l.copies {
 			if byName, err = st.r.linked(dir.Path); err != nil {
 				return nil, fmt.Errorf("read layer of %s: %w", l.name, err)
 			}
@@ -334,7 +338,7 @@ func (st *step) examineMounts(ctx context.Context, mounts []executor.Mount, in *
 			continue
 		}
 		byName := slices.Contains(st.shared, m.Dest)
-		if dir != "" && !byName {
+		if dir != "" && !byName && slices.Contains(st.built, m.Dest) {
 			if byName, err = st.r.linked(dir); err != nil {
 				return fmt.Errorf("read mount %s: %w", m.Dest, err)
 			}
